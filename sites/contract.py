@@ -1,0 +1,152 @@
+"""What a practice site is: content made from a seed, a small mutable state, pages, and gold tasks.
+
+A *world* is one generated instance of a site, named ``train-17`` or ``heldout-3``. Its content (products, threads,
+articles) is immutable and shared; its state (cart, posts, settings) belongs to one episode, is plain JSON, and is
+read, copied and put back by method call in the process that serves it, never over HTTP: a page's scripts can't
+reach it.
+"""
+
+import json
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+from starlette.routing import BaseRoute
+
+State = dict[str, Any]
+"""An episode's mutable state, JSON values only. Key ``location`` is the path and query of the last page shown."""
+
+Split = Literal["train", "heldout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One step of a scripted solution, addressed by what a reader of the page sees."""
+
+    action: Literal["click", "type", "select", "go_back", "home", "answer"]
+    target: str = ""
+    """Accessible name of the element, unique on its page; empty for actions without an element."""
+    text: str = ""
+    """What is typed, selected or answered."""
+    thought: str = ""
+    """Why, in one short sentence: it becomes the thought of a demonstration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """When a gold task is accomplished; a conjunction of what is given."""
+
+    state: State
+    """The whole final state wanted, so that a side effect is a failure. ``location`` counts only where it is set."""
+    answers: tuple[str, ...] = ()
+    """Acceptable answers; empty: any answer, or none, will do."""
+    distractors: tuple[str, ...] = ()
+    """Phrases that make an answer wrong even if it also holds an acceptable one ("A or B, I think")."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoldTask:
+    """A task whose success can be computed. It measures; the learner never sees it."""
+
+    id: str
+    """``<site>/<world>/<kind>-<n>``: enough to make the task again."""
+    kind: str
+    instruction: str
+    goal: Goal
+    solution: tuple[Move, ...]
+    near_misses: tuple[tuple[Move, ...], ...] = ()
+    """Realistic ways to fail: wrong item, wrong answer on the right page, one step short, a side effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One practice site. ``Content`` is whatever frozen type the site makes from its seed."""
+
+    name: str
+    title: str
+    description: str
+    make_content: Callable[[random.Random, Split], Any]
+    initial_state: Callable[[Any], State]
+    make_tasks: Callable[[Any, random.Random, str], Sequence[GoldTask]]
+    """(content, rng, "<site>/<world>") -> the world's gold tasks, at least one of each kind."""
+    routes: tuple[BaseRoute, ...] = field(repr=False, compare=False)
+    """Starlette routes; a handler finds its World in ``request.state.world``."""
+
+
+@dataclass(slots=True)
+class World:
+    """One episode's private copy of a generated world."""
+
+    site: Site
+    name: str
+    content: Any
+    state: State
+
+    def read(self) -> State:
+        """A copy of the state as it is now."""
+        return json.loads(self.snapshot())
+
+    def snapshot(self) -> str:
+        """The state as JSON text, for `restore`."""
+        return json.dumps(self.state)
+
+    def restore(self, snapshot: str) -> None:
+        """Put a snapshot of this world back."""
+        self.state = json.loads(snapshot)
+
+    def reset(self) -> None:
+        """Back to the world's first state."""
+        self.state = self.site.initial_state(self.content)
+
+
+def split_of(world: str) -> Split:
+    """The split in a world's name. Raises ValueError if it is not ``train-<n>`` or ``heldout-<n>``."""
+    match = re.fullmatch(r"(train|heldout)-\d+", world)
+    if not match:
+        raise ValueError(f"world {world!r}: expected train-<n> or heldout-<n>")
+    return "train" if match[1] == "train" else "heldout"
+
+
+@lru_cache(maxsize=512)
+def _content(site: Site, world: str) -> Any:
+    return site.make_content(random.Random(f"{site.name}/{world}"), split_of(world))
+
+
+def open_world(site: Site, world: str) -> World:
+    """A fresh world in its first state; the same name gives the same content on every machine."""
+    content = _content(site, world)
+    return World(site, world, content, site.initial_state(content))
+
+
+def gold_tasks(site: Site, world: str) -> Sequence[GoldTask]:
+    """The gold tasks of one world, always the same ones."""
+    prefix = f"{site.name}/{world}"
+    return site.make_tasks(_content(site, world), random.Random(f"{prefix}/tasks"), prefix)
+
+
+def in_split(name: str, split: Split) -> bool:
+    """Whether a generated proper name may be used in a split: names are dealt out, so no name is in both."""
+    return (sum(name.encode()) % 2 == 0) == (split == "train")
+
+
+def accomplished(goal: Goal, state: State, answer: str | None) -> bool:
+    """Ground truth of a gold task from the episode's final state and its answer (None: the agent gave none)."""
+    wanted = goal.state if "location" in goal.state else {**goal.state, "location": state.get("location")}
+    return wanted == state and (not goal.answers or answers_match(answer or "", goal.answers, goal.distractors))
+
+
+def answers_match(answer: str, accepted: Sequence[str], distractors: Sequence[str] = ()) -> bool:
+    """Whether some accepted phrase, and no distractor, stands in the answer as whole words (case, $ and , ignored)."""
+    text = _plain(answer)
+
+    def holds(phrase: str) -> bool:
+        return re.search(rf"(?<![\w.]){re.escape(_plain(phrase))}(?![\w]|\.\d)", text) is not None
+
+    return any(map(holds, accepted)) and not any(map(holds, distractors))
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.sub(r"[$€,\"'“”‘’!?]", "", text.casefold()).split())
