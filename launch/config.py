@@ -1,0 +1,261 @@
+"""One experiment: what a TOML file under launch/configs may say, and reading it.
+
+In: a TOML file and overrides. Out: a frozen, fully resolved `Config`. Importing this loads no model, browser or cluster
+library.
+"""
+
+import copy
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from evaluator.judge import JudgeSettings
+from launch.tracking import TrackingSettings
+from policy.agent import AgentSettings
+from policy.browser import BrowserSettings
+from policy.endpoint import EndpointSettings
+from policy.server import ServerSettings
+from proposer.propose import ProposerSettings
+from proposer.task import Website
+from rl.learner import LearnerSettings
+from rl.selection import SelectionSettings
+
+BUILT_IN = Path(__file__).parent / "configs"
+
+
+class ConfigError(ValueError):
+    """The config can't be used; one line with the file, the key and what was expected."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class RunSettings(_Section):
+    """The run as a whole."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run's directory under `runs_dir`."""
+    seed: int = Field(0, ge=0)
+    """Of everything random: the worlds practised on, sampling, the learner."""
+    rounds: int = Field(ge=0)
+    """Rounds of learning (the paper's k); round 0 only measures the first weights."""
+    runs_dir: Path = Path("runs")
+    """Where run directories are made; relative to the working directory."""
+    min_free_disk_gb: float = Field(4.0, ge=0)
+    """Free disk space (GB) without which a run doesn't start."""
+    min_free_memory_gb: float = Field(4.0, ge=0)
+    """Available memory (GB) without which a run doesn't start."""
+
+
+class PractisedWebsite(Website):
+    """A website and its part in the experiment."""
+
+    role: Literal["train", "unseen"] = "train"
+    """``train``: tasks are proposed and learned from here. ``unseen``: only measured on."""
+
+    @property
+    def website(self) -> Website:
+        """The website alone."""
+        return Website(**self.model_dump(exclude={"role"}))
+
+
+class ModelSource(_Section):
+    """The model that the run starts from: exactly one of the two."""
+
+    starter: Path | None = None
+    """Directory made by ``python -m launch starter build``: base model with adapters for policy, judge and proposer."""
+    base: str | None = None
+    """Vision-language model in Hugging Face layout (directory, or hub name), from which the policy starts as it is."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.starter is None) == (self.base is None):
+            raise ValueError("expected exactly one of `starter` and `base`")
+        return self
+
+
+class Endpoints(_Section):
+    """Who plays the frozen roles; the policy is always served by the run's own model server (see `serving`)."""
+
+    proposer: EndpointSettings | None = None
+    """None: the starter's proposer (or the base model) on the run's model server."""
+    judge: EndpointSettings | None = None
+    """None: the starter's judge (or the base model) on the run's model server."""
+
+
+class RolloutSettings(_Section):
+    """How much is practised in a round, and by how many workers."""
+
+    num_actors: int = Field(1, ge=1)
+    """Ray actors, one browser each."""
+    episodes_per_actor: int = Field(4, ge=1)
+    """Episodes at once in one actor's browser."""
+    tasks_per_round: int = Field(ge=1)
+    """Proposed tasks wanted per round, over all training websites."""
+    samples_per_task: int = Field(1, ge=1)
+    """Episodes per proposed task."""
+    tasks_per_world: int = Field(4, ge=1)
+    """Practice sites: proposed tasks per generated world."""
+    num_pages: int = Field(3, ge=1)
+    """Pages the proposer is shown per world or website: the start page, then a random walk."""
+    max_attempts: int = Field(3, ge=1)
+    """How often an episode is tried when browser, world or model fail (never when the agent does)."""
+    max_failure_share: float = Field(0.3, gt=0, le=1)
+    """The round stops when more than this share of its episodes (or verdicts) ended for reasons not the agent's."""
+    num_judgements: int = Field(4, ge=1)
+    """Trajectories judged at once, beside the rollouts."""
+    agent: AgentSettings = AgentSettings()
+    """The agent's loop: step and time limits, history, sampling."""
+    browser: BrowserSettings = BrowserSettings()
+    """The browser: size of the page, what the agent is shown, deadlines."""
+
+
+class EvaluationSettings(_Section):
+    """Measuring with gold tasks, greedily; never trained on."""
+
+    num_tasks: int = Field(150, ge=0)
+    """Gold tasks on held-out worlds of the training sites, the same ones every time."""
+    unseen_num_tasks: int = Field(50, ge=0)
+    """Gold tasks on the unseen sites, the same ones every time."""
+    every_rounds: int = Field(1, ge=1)
+    """Measure after every so many rounds; round 0 and the last round are always measured."""
+    first_world: int = Field(0, ge=0)
+    """Number of the first held-out world used; another number, other worlds."""
+
+
+class ClusterSettings(_Section):
+    """Where the workers run."""
+
+    address: str | None = None
+    """Address of a running Ray cluster (``auto`` finds one); None: a local one for this run. RAY_ADDRESS overrides."""
+    num_cpus: int | None = Field(None, ge=1)
+    """Processor cores that the local Ray may use; None: all."""
+    learner_gpus: float = Field(0, ge=0)
+    """GPUs given to the learner."""
+
+
+class Config(_Section):
+    """One experiment, fully resolved."""
+
+    run: RunSettings
+    """The run as a whole."""
+    websites: tuple[PractisedWebsite, ...] = Field(min_length=1)
+    """The websites, at least one with role ``train``."""
+    model: ModelSource
+    """What the run starts from."""
+    serving: ServerSettings = ServerSettings()
+    """The model server."""
+    endpoints: Endpoints = Endpoints()
+    """Remote models for the frozen roles."""
+    proposer: ProposerSettings = ProposerSettings()
+    """Writing tasks."""
+    rollout: RolloutSettings
+    """Attempting them."""
+    judge: JudgeSettings = JudgeSettings()
+    """Scoring the attempts."""
+    selection: SelectionSettings = SelectionSettings()
+    """Choosing what is learned from."""
+    learner: LearnerSettings = LearnerSettings()
+    """Updating the weights."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """Measuring."""
+    cluster: ClusterSettings = ClusterSettings()
+    """Where the workers run."""
+    tracking: TrackingSettings = TrackingSettings()
+    """Weights & Biases."""
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        names = [entry.name for entry in self.websites]
+        if len(set(names)) < len(names):
+            raise ValueError(f"websites: names must differ, got {names}")
+        if not self.websites_of("train"):
+            raise ValueError("websites: expected at least one with role 'train'")
+        return self
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's directory."""
+        return self.run.runs_dir / self.run.name
+
+    def websites_of(self, role: Literal["train", "unseen"]) -> tuple[Website, ...]:
+        """The websites of one role, in the file's order."""
+        return tuple(entry.website for entry in self.websites if entry.role == role)
+
+
+def built_in_names() -> list[str]:
+    """Names of the configs that come with the program."""
+    return sorted(path.stem for path in BUILT_IN.glob("*.toml"))
+
+
+def find(config: str | Path) -> Path:
+    """The file behind a path or a built-in name. Raises ConfigError."""
+    candidates = (Path(config), BUILT_IN / f"{config}.toml")
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise ConfigError(f"{config}: expected a TOML file or one of the built-in configs: {', '.join(built_in_names())}")
+
+
+def load(config: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The resolved config of a file (or a built-in name), each override ``a.b=value`` applied in turn.
+
+    Raises:
+        ConfigError: no such file, not TOML, an unknown key, a value out of range, a malformed override.
+    """
+    path = find(config)
+    try:
+        data = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    return resolve(data, str(path), overrides)
+
+
+def resolve(data: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:
+    """The config of parsed TOML or JSON; `source` names it in errors. Raises ConfigError."""
+    data = copy.deepcopy(data)
+    for override in overrides:
+        _apply(data, override)
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {'; '.join(_describe(item) for item in error.errors())}") from None
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    """Set one ``a.b=value`` in place; list items are addressed by number (``websites.0.role=unseen``)."""
+    key, equals, text = override.partition("=")
+    *parents, last = key.strip().split(".")
+    if not equals or not last:
+        raise ConfigError(f"--set {override}: expected section.key=value")
+    node: Any = data
+    try:
+        for name in parents:
+            node = node[int(name)] if isinstance(node, list) else node.setdefault(name, {})
+        node[int(last) if isinstance(node, list) else last] = _value(text.strip())
+    except (ValueError, IndexError, TypeError, AttributeError):
+        raise ConfigError(f"--set {override}: {key} names nothing that can be set") from None
+
+
+def _value(text: str) -> Any:
+    """A TOML value; what isn't one is taken as a string, so that names need no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _describe(error: Any) -> str:
+    """One pydantic error as ``key: what was expected (got value)``."""
+    key = ".".join(map(str, error["loc"])) or "config"
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key"
+    if error["type"] == "missing":
+        return f"{key}: missing"
+    message = error["msg"].removeprefix("Value error, ")
+    value = error["input"]
+    return f"{key}: {message}" + (f" (got {value!r})" if isinstance(value, str | int | float | bool) else "")
