@@ -1,0 +1,131 @@
+"""Numbers for dashboards: ``metrics.jsonl`` in the run directory, and Weights & Biases as a copy of it.
+
+In: a round's metrics. Out: one JSON object per line, and the same as a wandb run. wandb can't resume an offline run, so
+every start opens a fresh wandb run in the same group and replays the file: the newest wandb run is always complete.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import wandb
+
+logger = logging.getLogger(__name__)
+
+METRICS = "metrics.jsonl"
+INIT_TIMEOUT_S = 30  # for wandb's server to answer; the run waits that long once, at its start
+
+
+class TrackingSettings(BaseModel):
+    """Weights & Biases, next to the metrics file that is always written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    wandb: Literal["auto", "online", "offline", "off"] = "auto"
+    """``auto``: online if WANDB_API_KEY is set, else offline. `wandb sync` uploads what lies in ``<run>/wandb``."""
+    project: str = Field("pae", min_length=1)
+    """wandb project; the run's name is the group, so that all starts of a run stand together."""
+    entity: str | None = None
+    """wandb team or user; None: the default of the key's owner."""
+
+    @property
+    def mode(self) -> Literal["online", "offline", "off"]:
+        """What ``auto`` comes to in this environment."""
+        if self.wandb == "auto":
+            return "online" if os.environ.get("WANDB_API_KEY") else "offline"
+        return self.wandb
+
+
+class Tracker:
+    """Writes the metrics file and feeds wandb; wandb's failures are logged once and never end the run."""
+
+    def __init__(self, run_dir: Path, settings: TrackingSettings, config: Mapping[str, Any]) -> None:
+        """Open the metrics file of a run (mending a torn last line) and replay it into a fresh wandb run.
+
+        `config` is shown in wandb as it is: it must hold names of secrets only, never secrets.
+        """
+        self._path = run_dir / METRICS
+        _cut_torn_line(self._path)
+        self._wandb: wandb.Run | None = None
+        if settings.mode != "off":
+            self._guard(lambda: self._open_wandb(run_dir, settings, config))
+        for round, metrics in read_metrics(run_dir).items():
+            self._send(round, metrics)
+
+    def log(self, round: int, metrics: Mapping[str, float]) -> None:
+        """Record a round's metrics; recorded again (after a resume), the last ones count."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"round": round, **metrics}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._send(round, metrics)
+
+    def finish(self) -> None:
+        """Close the wandb run."""
+        if run := self._wandb:
+            self._guard(run.finish)
+            self._wandb = None
+
+    def __enter__(self) -> Self:
+        """The tracker itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the wandb run."""
+        self.finish()
+
+    def _open_wandb(self, run_dir: Path, settings: TrackingSettings, config: Mapping[str, Any]) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read at import; offline means no connection at all
+        import wandb
+
+        self._wandb = wandb.init(
+            project=settings.project,
+            entity=settings.entity,
+            group=run_dir.name,
+            name=run_dir.name,
+            dir=run_dir,
+            mode="online" if settings.mode == "online" else "offline",
+            config=dict(config),
+            reinit="create_new",
+            settings=wandb.Settings(
+                silent=True, console="off", save_code=False, disable_git=True, init_timeout=INIT_TIMEOUT_S
+            ),
+        )
+
+    def _send(self, round: int, metrics: Mapping[str, float]) -> None:
+        if run := self._wandb:
+            self._guard(lambda: run.log(dict(metrics), step=round))
+
+    def _guard(self, call: Callable[[], None]) -> None:
+        """Call wandb; if it fails, say so and go on without it."""
+        from wandb.errors import Error as WandbError
+
+        try:
+            call()
+        except (WandbError, OSError) as error:  # OSError: its background process is gone
+            logger.warning("wandb gave up, %s goes on without it: %s", self._path.name, error)
+            self._wandb = None
+
+
+def read_metrics(run_dir: Path) -> dict[int, dict[str, float]]:
+    """Metrics by round, rounds ascending; of several records of a round the last. Empty if there is no file."""
+    path = run_dir / METRICS
+    if not path.is_file():
+        return {}
+    whole_lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    records = [json.loads(line) for line in whole_lines]
+    last = {record.pop("round"): record for record in records}
+    return dict(sorted(last.items()))
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Drop what a killed process left behind the last line end, so that the next record starts its own line."""
+    if path.is_file():
+        data = path.read_bytes()
+        os.truncate(path, data.rfind(b"\n") + 1)
