@@ -1,6 +1,22 @@
-"""The agent's loop: a task in, a trajectory out."""
+"""The agent's loop: a task in, a trajectory out (the paper's tau ~ pi(. | c)).
+
+`roll_out` never raises for what the world does: however an episode ends, it ends in one typed outcome.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from policy.blobs import BlobStore
+from policy.browser import Browser, BrowserError, Tab
+from policy.prompt import describe, parse, render
+from policy.trajectory import Action, ActionKind, Observation, Outcome, Step, Trajectory
+from proposer.generate import Generate, ModelError, Sampling
+from proposer.task import Task
+from sites.server import PracticeServer, Visit
 
 
 class AgentSettings(BaseModel):
@@ -12,9 +28,139 @@ class AgentSettings(BaseModel):
     """Steps after which an episode ends with outcome step_limit."""
     time_limit_s: float = Field(180.0, gt=0)
     """Seconds after which an episode ends with outcome time_limit."""
-    history: int = Field(3, ge=0)
-    """Earlier responses shown to the policy."""
+    history: int = Field(5, ge=0)
+    """Earlier actions told to the policy."""
+    pictures: bool = True
+    """Whether the screenshot is shown to the policy; its marks are listed in text either way."""
     temperature: float = Field(1.0, ge=0)
     """Sampling temperature in training rollouts; evaluation is greedy."""
     max_tokens: int = Field(96, ge=1)
     """Tokens per response."""
+
+
+@dataclass(slots=True)
+class Episode:
+    """An attempt under way."""
+
+    task: Task
+    tab: Tab
+    blobs: BlobStore
+    generate: Generate
+    settings: AgentSettings
+    sampling: Sampling
+    steps: list[Step] = field(default_factory=list)
+    history: list[str] = field(default_factory=list)
+    notice: str = ""
+    answer: str | None = None
+
+    async def run(self) -> Outcome:
+        """Step until an answer or the step limit. Raises ModelError and BrowserError."""
+        for _ in range(self.settings.max_steps):
+            started = time.monotonic()
+            observation = await self.tab.observe(self.notice)
+            action = await self.take_step(observation, time.monotonic() - started)
+            if action is not None and action.kind is ActionKind.ANSWER:
+                self.answer = action.text
+                return Outcome.FINISHED
+        return Outcome.STEP_LIMIT
+
+    async def take_step(self, observation: Observation, observe_s: float) -> Action | None:
+        """Ask the policy, act, and record; the action taken, None if the reply was malformed."""
+        asked = time.monotonic()
+        picture = self.blobs.get(observation.screenshot) if self.settings.pictures else None
+        history = self.history[-self.settings.history :] if self.settings.history else []
+        prompt = render(self.task.instruction, observation, history, picture)
+        response = await self.generate(prompt, self.sampling)
+        answered = time.monotonic()
+        reply = parse(response.text)
+        if reply.action is None:
+            self.notice = f"Your reply was not understood: {reply.malformed}."
+        else:
+            self.notice = await self.tab.act(reply.action, observation)
+            self.history.append(describe(reply.action, observation))
+        self.steps.append(
+            Step(
+                observation=observation,
+                response=response.text,
+                thought=reply.thought,
+                action=reply.action,
+                malformed=reply.malformed,
+                weights=response.weights,
+                prompt_ids=response.prompt_ids,
+                token_ids=response.token_ids,
+                logprobs=response.logprobs,
+                model_s=answered - asked,
+                browser_s=observe_s + time.monotonic() - answered,
+            )
+        )
+        return reply.action
+
+
+async def roll_out(
+    task: Task,
+    trajectory_id: str,
+    *,
+    browser: Browser,
+    practice: PracticeServer | None,
+    generate: Generate,
+    settings: AgentSettings,
+    sampling: Sampling,
+) -> Trajectory:
+    """One attempt at a task.
+
+    Args:
+        task: What to do and where.
+        trajectory_id: Name of the record.
+        browser: Where to act; many episodes may share it.
+        practice: Server of practice worlds; needed only for tasks on practice sites.
+        generate: The policy.
+        settings: Limits.
+        sampling: How the policy samples; its max_tokens is taken from `settings`.
+    """
+    started = time.monotonic()
+    visit = _open_world(task, practice)
+    try:
+        record = await _attempt(task, visit, browser, generate, settings, sampling)
+    finally:
+        if visit is not None and practice is not None:
+            practice.close_visit(visit)
+    return Trajectory(id=trajectory_id, task=task, seconds=time.monotonic() - started, **record)
+
+
+def _open_world(task: Task, practice: PracticeServer | None) -> Visit | None:
+    site = task.website.practice_site
+    if site is None:
+        return None
+    assert practice is not None and task.world is not None, "a task on a practice site needs a server and a world"
+    return practice.open(site, task.world)
+
+
+async def _attempt(
+    task: Task, visit: Visit | None, browser: Browser, generate: Generate, settings: AgentSettings, sampling: Sampling
+) -> dict[str, Any]:
+    """The fields of a Trajectory that the attempt decides."""
+    episode: Episode | None = None
+    final: Observation | None = None
+    error = ""
+    try:
+        async with asyncio.timeout(settings.time_limit_s):
+            url = visit.url if visit else task.website.url
+            async with browser.episode(url, task.website.allowed_hosts) as tab:
+                sampling = Sampling(sampling.temperature, settings.max_tokens, sampling.seed)
+                episode = Episode(task, tab, browser.blobs, generate, settings, sampling)
+                outcome = await episode.run()
+                final = await tab.observe()
+    except TimeoutError:
+        outcome, error = Outcome.TIME_LIMIT, f"not done within {settings.time_limit_s:.0f} s"
+    except ModelError as failure:
+        outcome, error = Outcome.MODEL_OUTAGE, str(failure)
+    except BrowserError as failure:
+        outcome, error = failure.outcome, str(failure)
+    return {
+        "steps": tuple(episode.steps) if episode else (),
+        "outcome": outcome,
+        "error": error,
+        "answer": episode.answer if episode else None,
+        "final": final,
+        "final_state": visit.world.read() if visit else None,
+    }

@@ -1,6 +1,16 @@
 """A model behind an OpenAI-compatible HTTP endpoint, as a `Generate`."""
 
+import base64
+import os
+from functools import lru_cache
+from typing import Any
+
+from openai import AsyncOpenAI, OpenAIError
+from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel, ConfigDict, Field
+
+from policy.marks import scaled
+from proposer.generate import Generate, ModelError, Prompt, Response, Sampling
 
 
 class EndpointSettings(BaseModel):
@@ -15,8 +25,90 @@ class EndpointSettings(BaseModel):
     api_key_env: str | None = None
     """Name of the environment variable that holds the key; None: no key."""
     image_px: int | None = Field(None, ge=16)
-    """Side (pixels) to which pictures are scaled before sending; None: sent as they are."""
+    """Longest side (pixels) to which pictures are scaled before sending; None: sent as they are."""
     timeout_s: float = Field(120.0, gt=0)
     """Seconds for one answer."""
     max_retries: int = Field(3, ge=0)
-    """Further tries when the endpoint is unreachable or overloaded."""
+    """Further tries when the endpoint is unreachable or overloaded, with growing pauses between."""
+    exact_tokens: bool = False
+    """Ask for token ids and log-probs (vLLM): needed where the answers are trained on."""
+
+
+def open_endpoint(settings: EndpointSettings, *, weights: int | None = None) -> Generate:
+    """A `Generate` that asks the endpoint and stamps its responses with the weights version.
+
+    Raises:
+        ModelError: at once, if the named API key isn't in the environment; from the returned callable, if the
+            endpoint doesn't answer.
+    """
+    client = AsyncOpenAI(
+        base_url=settings.base_url,
+        api_key=_api_key(settings.api_key_env),
+        timeout=settings.timeout_s,
+        max_retries=settings.max_retries,
+    )
+
+    async def generate(prompt: Prompt, sampling: Sampling) -> Response:
+        try:
+            completion = await client.chat.completions.create(**_request(settings, prompt, sampling, weights))
+        except OpenAIError as error:
+            raise ModelError(f"{settings.model} at {settings.base_url}: {error}") from error
+        return _response(completion.model_dump(), weights)
+
+    return generate
+
+
+def _api_key(variable: str | None) -> str:
+    if variable is None:
+        return "none"
+    if not os.environ.get(variable):
+        raise ModelError(f"environment variable {variable}: expected an API key, found nothing")
+    return os.environ[variable]
+
+
+def _request(settings: EndpointSettings, prompt: Prompt, sampling: Sampling, weights: int | None) -> dict[str, Any]:
+    request: dict[str, Any] = {
+        "model": settings.model,
+        "messages": _messages(prompt, settings.image_px),
+        "temperature": sampling.temperature,
+        "max_tokens": sampling.max_tokens,
+    }
+    if sampling.seed is not None:
+        request["seed"] = sampling.seed
+    if settings.exact_tokens:
+        # The salt keeps cached prefixes of one version from serving another.
+        extra = {"return_token_ids": True, "top_k": -1, "cache_salt": f"v{weights}"}
+        request |= {"logprobs": True, "top_p": 1.0, "extra_body": extra}
+    return request
+
+
+def _messages(prompt: Prompt, image_px: int | None) -> list[ChatCompletionMessageParam]:
+    parts: list[Any] = [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image_url", "image_url": {"url": _data_url(part, image_px)}}
+        for part in prompt.parts
+    ]
+    return [{"role": "system", "content": prompt.system}, {"role": "user", "content": parts}]
+
+
+@lru_cache(maxsize=256)
+def _data_url(picture: bytes, image_px: int | None) -> str:
+    data = picture if image_px is None else scaled(picture, image_px)
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+
+
+def _response(completion: dict[str, Any], weights: int | None) -> Response:
+    choices = completion.get("choices") or []
+    if not choices or choices[0].get("message") is None:
+        raise ModelError("the endpoint's answer holds no message")
+    choice = choices[0]
+    logprobs = (choice.get("logprobs") or {}).get("content") or []
+    return Response(
+        text=choice["message"].get("content") or "",
+        weights=weights,
+        prompt_ids=tuple(completion.get("prompt_token_ids") or ()),
+        token_ids=tuple(choice.get("token_ids") or ()),
+        logprobs=tuple(token["logprob"] for token in logprobs),
+        finish_reason=choice.get("finish_reason") or "stop",
+    )

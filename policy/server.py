@@ -1,10 +1,36 @@
-"""The model server: vLLM started, watched and stopped by the program, or one that runs already."""
+"""The model server: vLLM started, watched and stopped by the program, or one that runs already.
 
+vLLM is spoken to over HTTP only. Its development endpoints (pause, reload) ask for no password: a server started here
+listens on loopback, and one given by address must be on a private network.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+import httpx
 from pydantic import BaseModel, ConfigDict, Field
+
+from policy.endpoint import EndpointSettings, open_endpoint
+from proposer.generate import Generate, ModelError, Prompt, Sampling
+
+logger = logging.getLogger(__name__)
+
+SERVED_NAME = "model"
+STOP_DEADLINE_S = 20.0
+POLL_S = 0.25
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 class ServerSettings(BaseModel):
-    """How the model is served."""
+    """How a model is served."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -12,3 +38,172 @@ class ServerSettings(BaseModel):
     """Address of a running server (``http://127.0.0.1:8000``); None: the program starts its own."""
     port: int = Field(0, ge=0, le=65535)
     """Port on 127.0.0.1 of a server that the program starts; 0: any free one."""
+    max_model_len: int = Field(2048, ge=128)
+    """Longest prompt and answer together, in tokens."""
+    max_num_seqs: int = Field(16, ge=1)
+    """Requests decoded together; more wait their turn."""
+    max_images: int = Field(3, ge=0)
+    """Pictures in one prompt at most."""
+    image_px: int | None = Field(256, ge=16)
+    """Longest side (pixels) of pictures sent to this model; None: full screenshots."""
+    dtype: str = "bfloat16"
+    """Number format of the weights served."""
+    tensor_parallel: int = Field(1, ge=1)
+    """GPUs that share one copy of the model; 1 on CPU."""
+    kv_cache_gib: int = Field(1, ge=1)
+    """Key-value cache on CPU, GiB; on GPUs vLLM takes its own share of memory."""
+    cpu_cores: str = "auto"
+    """Cores of a CPU server, ``0-1``; ``nobind``: no binding; ``auto``: all that this process may use."""
+    timeout_s: float = Field(120.0, gt=0)
+    """Seconds for one answer."""
+    start_deadline_s: float = Field(600.0, gt=0)
+    """Seconds from start to the first healthy answer."""
+
+
+class ModelServer:
+    """One served model: an async context manager. `publish` swaps its weights while it runs."""
+
+    def __init__(self, settings: ServerSettings, model: Path, log: Path) -> None:
+        """Serve the Hugging Face directory `model`; vLLM's own words go to the file `log`."""
+        self.settings = settings
+        self.model = model
+        self.log = log
+        self.version: int | None = None
+        """Weights version served now; None until the first `publish`."""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._url = settings.base_url
+
+    @property
+    def base_url(self) -> str:
+        """Address of the running server, without ``/v1``. Raises ModelError before it was started."""
+        if self._url is None:
+            raise ModelError("the model server was not started")
+        return self._url
+
+    @property
+    def endpoint(self) -> EndpointSettings:
+        """How to reach the model."""
+        return EndpointSettings(
+            base_url=f"{self.base_url}/v1",
+            model=SERVED_NAME,
+            image_px=self.settings.image_px,
+            timeout_s=self.settings.timeout_s,
+            exact_tokens=True,
+        )
+
+    def generate(self) -> Generate:
+        """A `Generate` stamped with the version served now."""
+        return open_endpoint(self.endpoint, weights=self.version)
+
+    async def __aenter__(self) -> "ModelServer":
+        if self._url is None:
+            port = self.settings.port or _free_port()
+            self._url = f"http://127.0.0.1:{port}"
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    self._command(port), env=self._environment(), stdout=log, stderr=log, start_new_session=True
+                )
+        try:
+            await self._until_healthy()
+            await self._warm_up()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the server if it was started here; a running one that was given by address is left alone."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            process.wait()
+
+    async def publish(self, version: int, weights: Path) -> None:
+        """Serve another version: pause, reload, clear caches, go on.
+
+        Raises:
+            ModelError: the server refused or died; what it serves is then unknown and it must be stopped.
+        """
+        if not (weights / "config.json").is_file():
+            raise ModelError(f"weights {weights}: expected a Hugging Face directory")  # a bad path breaks vLLM for good
+        async with httpx.AsyncClient(base_url=self.base_url, timeout=self.settings.timeout_s) as client:
+            try:
+                await _post(client, "/pause", params={"mode": "wait"})
+                await _post(client, "/collective_rpc", body={"method": "load_weights_from", "args": [str(weights)]})
+                await _post(client, "/resume")
+            except httpx.HTTPError as error:
+                raise ModelError(f"publishing version {version} to {self.base_url}: {error!r}") from error
+        self.version = version
+
+    async def _until_healthy(self) -> None:
+        deadline = time.monotonic() + self.settings.start_deadline_s
+        async with httpx.AsyncClient(base_url=self.base_url, timeout=5.0) as client:
+            while True:
+                if self._process is not None and self._process.poll() is not None:
+                    raise ModelError(f"vLLM ended at start with code {self._process.returncode}; see {self.log}")
+                try:
+                    if (await client.get("/health")).status_code == 200:
+                        return
+                except httpx.TransportError:
+                    pass  # not listening yet
+                if time.monotonic() > deadline:
+                    raise ModelError(f"{self.base_url}: not healthy within {self.settings.start_deadline_s:.0f} s")
+                await asyncio.sleep(POLL_S)
+
+    async def _warm_up(self) -> None:
+        """The first answers compile kernels and take seconds: let them be nobody's."""
+        generate = self.generate()
+        prompt = Prompt("Warm-up.", ("Say yes. " * 50,))
+        await asyncio.gather(*(generate(prompt, Sampling(temperature=1.0, max_tokens=4)) for _ in range(4)))
+
+    def _command(self, port: int) -> list[str]:
+        settings = self.settings
+        options = {
+            "--model": str(self.model),
+            "--served-model-name": SERVED_NAME,
+            "--host": "127.0.0.1",
+            "--port": str(port),
+            "--dtype": settings.dtype,
+            "--max-model-len": str(settings.max_model_len),
+            "--max-num-seqs": str(settings.max_num_seqs),
+            "--tensor-parallel-size": str(settings.tensor_parallel),
+            "--limit-mm-per-prompt": json.dumps({"image": settings.max_images}),
+            "--logprobs-mode": "processed_logprobs",
+            "--worker-extension-cls": "policy.reload.ReloadExtension",
+        }
+        words = [word for pair in options.items() for word in pair]
+        return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *words]
+
+    def _environment(self) -> dict[str, str]:
+        """The server's environment: development endpoints on, no outside calls, this checkout importable."""
+        cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+        path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+        return os.environ | {
+            "VLLM_SERVER_DEV_MODE": "1",
+            "VLLM_CPU_KVCACHE_SPACE": str(self.settings.kv_cache_gib),
+            "VLLM_CPU_OMP_THREADS_BIND": cores if self.settings.cpu_cores == "auto" else self.settings.cpu_cores,
+            "VLLM_NO_USAGE_STATS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": path,
+        }
+
+
+async def _post(client: httpx.AsyncClient, path: str, *, params: dict[str, str] | None = None, body: object = None) -> None:
+    response = await client.post(path, params=params, json=body)
+    response.raise_for_status()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]

@@ -1,0 +1,129 @@
+"""The record of an attempt: observations, actions, steps, and how the episode ended. Written to disk as JSON."""
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from proposer.task import Task
+
+TRAJECTORY_VERSION = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Element(_Record):
+    """One marked interactive element of the page."""
+
+    mark: int
+    """The number drawn on the screenshot, from 1, in document order."""
+    tag: str
+    """Lower-case tag; inputs carry their type: ``input:checkbox``."""
+    name: str
+    """Accessible name: aria-label, label, visible text, placeholder, title or alt, whichever comes first."""
+    value: str = ""
+    """Current value of a field or chosen option of a select; ``checked`` for a ticked box."""
+    box: tuple[int, int, int, int]
+    """Left, top, width, height in CSS pixels of the viewport."""
+
+
+class Observation(_Record):
+    """What the agent sees before a step."""
+
+    url: str
+    title: str
+    elements: tuple[Element, ...]
+    listing: str
+    """The page in document order: one line per marked element (``[4] <button> Add to cart``), with lines of visible
+    text between them where the config asks for page text."""
+    screenshot: str
+    """Name of the picture with marks: sha256 of its bytes, in the blob store."""
+    notice: str = ""
+    """What the agent is told about its last action (malformed, no such mark, dialog, blocked address); often empty."""
+
+
+class ActionKind(StrEnum):
+    """The agent's actions (PAE, section 4, after WebVoyager), Select added for drop-down lists."""
+
+    CLICK = "click"
+    TYPE = "type"
+    SELECT = "select"
+    SCROLL = "scroll"
+    WAIT = "wait"
+    GO_BACK = "go_back"
+    HOME = "home"
+    ANSWER = "answer"
+
+
+class Action(_Record):
+    """One parsed action."""
+
+    kind: ActionKind
+    mark: int | None = None
+    """The element acted on; None for actions on the page as a whole (Scroll without a mark scrolls the window)."""
+    text: str = ""
+    """Typed text, option to select, ``up`` or ``down``, or the final answer."""
+
+
+class Step(_Record):
+    """Observation, response and action; the tokens are those that the model sampled."""
+
+    observation: Observation
+    response: str
+    thought: str
+    action: Action | None
+    """None: the response was malformed; the next observation's notice says how."""
+    malformed: str = ""
+    """Why the response has no action; empty if it has one."""
+    weights: int | None = None
+    prompt_ids: tuple[int, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    model_s: float = 0.0
+    """Seconds spent waiting for the model in this step."""
+    browser_s: float = 0.0
+    """Seconds spent acting, settling and observing in this step."""
+
+
+class Outcome(StrEnum):
+    """How an episode ended; each launched episode has exactly one."""
+
+    FINISHED = "finished"
+    """The agent gave an answer."""
+    STEP_LIMIT = "step_limit"
+    TIME_LIMIT = "time_limit"
+    BLOCKED = "blocked"
+    """The site refused the agent: CAPTCHA, 403, 429."""
+    SITE_ERROR = "site_error"
+    """The start page could not be loaded: 5xx, no connection, time-out."""
+    BROWSER_CRASH = "browser_crash"
+    RESET_FAILURE = "reset_failure"
+    """No fresh context or world could be had."""
+    MODEL_OUTAGE = "model_outage"
+
+    @property
+    def is_agents(self) -> bool:
+        """Whether the agent's own behaviour ended the episode; only then may it reach a reward."""
+        return self in (Outcome.FINISHED, Outcome.STEP_LIMIT)
+
+
+class Trajectory(_Record):
+    """The record of one rollout (the paper's tau)."""
+
+    version: Literal[1] = TRAJECTORY_VERSION
+    id: str
+    """``<round>-<task id>-<sample>``: the same episode has the same id in a resumed run."""
+    task: Task
+    steps: tuple[Step, ...]
+    outcome: Outcome
+    error: str = ""
+    """What went wrong, for outcomes that aren't the agent's."""
+    answer: str | None = None
+    """None: the agent never answered."""
+    final: Observation | None = None
+    """What the page showed at the end; None if it could not be observed."""
+    final_state: dict[str, Any] | None = None
+    """Practice sites: the world's state at the end, for ground truth only; None elsewhere."""
+    seconds: float = 0.0

@@ -1,0 +1,48 @@
+"""What a model is to the rest of the program: an async callable from a prompt to a response."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+
+class ModelError(RuntimeError):
+    """The model gave no response: unreachable, overloaded, timed out or refused. Never the agent's failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One user turn under a system message."""
+
+    system: str
+    parts: tuple[str | bytes, ...]
+    """Text, and encoded pictures (JPEG or PNG bytes, already at the size the model takes), in reading order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to sample; temperature 0 is greedy."""
+
+    temperature: float = 0.0
+    max_tokens: int = 96
+    seed: int | None = None
+    """None: the server draws its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What the model said, with what is needed to train on exactly the tokens it sampled."""
+
+    text: str
+    weights: int | None = None
+    """Version of the policy weights that answered; None where versions don't apply (judge, proposer, remote)."""
+    prompt_ids: tuple[int, ...] = ()
+    """Token ids of the prompt as the server saw it, image tokens expanded; empty if the server doesn't tell."""
+    token_ids: tuple[int, ...] = ()
+    """Sampled ids, the end-of-turn token included; empty if the server doesn't tell."""
+    logprobs: tuple[float, ...] = ()
+    """Log-probability (nats) of each of `token_ids` under the sampling distribution at temperature 1."""
+    finish_reason: str = "stop"
+    """``stop`` or ``length`` (cut at max_tokens)."""
+
+
+Generate = Callable[[Prompt, Sampling], Awaitable[Response]]
+"""Prompt in, response out. Raises ModelError. vLLM, a remote endpoint and a scripted model look the same."""
