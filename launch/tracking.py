@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
     import wandb
@@ -29,7 +29,7 @@ class TrackingSettings(BaseModel):
 
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
     """``auto``: online if WANDB_API_KEY is set, else offline. `wandb sync` uploads what lies in ``<run>/wandb``."""
-    project: str = Field("pae", min_length=1)
+    project: str = "pae"
     """wandb project; the run's name is the group, so that all starts of a run stand together."""
     entity: str | None = None
     """wandb team or user; None: the default of the key's owner."""

@@ -1,0 +1,21 @@
+.PHONY: setup quickstart test check clean
+
+PYTHON := .venv/bin/python
+
+setup: ## virtual environment, packages, browser, starter model; a second run does only what is missing
+	@launch/setup.sh
+
+quickstart: setup ## the whole loop on the built-in practice sites, on a laptop
+	$(PYTHON) -m launch run quickstart
+
+test: setup ## every test: real Chromium, real model server
+	$(PYTHON) -m pytest
+
+check: setup ## format, lint, types
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m pyright
+
+clean: ## remove what set-up made; runs/ stays
+	rm -rf .venv .setup_s sites/static/pictures .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
