@@ -1,0 +1,1 @@
+"""Practice websites: generated worlds with readable state, gold tasks and scripted solutions."""

@@ -149,4 +149,4 @@ def answers_match(answer: str, accepted: Sequence[str], distractors: Sequence[st
 
 
 def _plain(text: str) -> str:
-    return " ".join(re.sub(r"[$€,\"'“”‘’!?]", "", text.casefold()).split())
+    return " ".join(re.sub(r"[$€,\"'\u2018\u2019\u201c\u201d!?]", "", text.casefold()).split())

@@ -35,7 +35,7 @@ def world_of(request: Request) -> World:
 
 
 def render(request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
-    """A page. Templates also see ``site``, ``content``, ``state``, ``path``, ``query`` (text searched for) and ``notice``."""
+    """A page; templates also see site, content, state, path, query (the text searched for) and notice."""
     world = world_of(request)
     shared = {
         "site": world.site,

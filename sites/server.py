@@ -59,12 +59,17 @@ class _Worlds:
         scope.setdefault("state", {})["world"] = visit.world
 
         async def send_and_note(message: Message) -> None:
-            if scope["method"] == "GET" and message["type"] == "http.response.start" and message["status"] == 200:
-                if dict(message["headers"]).get(b"content-type", b"").startswith(b"text/html"):
-                    visit.world.state["location"] = normal_location(scope["path"], scope["query_string"].decode())
+            if scope["method"] == "GET" and _starts_page(message):
+                visit.world.state["location"] = normal_location(scope["path"], scope["query_string"].decode())
             await send(message)
 
         await self.app(scope, receive, send_and_note)
+
+
+def _starts_page(message: Message) -> bool:
+    if message["type"] != "http.response.start" or message["status"] != 200:
+        return False
+    return dict(message["headers"]).get(b"content-type", b"").startswith(b"text/html")
 
 
 def normal_location(path: str, query: str) -> str:
@@ -136,7 +141,9 @@ class PracticeServer:
         self._socket.close()
 
     def __enter__(self) -> "PracticeServer":
+        """The server, already answering."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Close it."""
         self.close()
