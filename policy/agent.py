@@ -85,6 +85,7 @@ class Episode:
                 thought=reply.thought,
                 action=reply.action,
                 malformed=reply.malformed,
+                pictured=picture is not None,
                 weights=response.weights,
                 prompt_ids=response.prompt_ids,
                 token_ids=response.token_ids,

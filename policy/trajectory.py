@@ -77,6 +77,8 @@ class Step(_Record):
     """None: the response was malformed; the next observation's notice says how."""
     malformed: str = ""
     """Why the response has no action; empty if it has one."""
+    pictured: bool = True
+    """Whether the screenshot was part of the prompt."""
     weights: int | None = None
     prompt_ids: tuple[int, ...] = ()
     token_ids: tuple[int, ...] = ()

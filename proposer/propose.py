@@ -1,6 +1,30 @@
-"""The proposer: a website and looks at its pages in, tasks out."""
+"""The proposer: a website and looks at its pages in, practice tasks out (the paper's c ~ C(. | z)).
+
+PAE, section 4.2: the context z is a website's name and description, or screenshots of it. Here it is both, with the
+page's text, one page a call: many short calls at temperature 1 vary more than one long list. Replies are JSON,
+``{"tasks": ["..."]}``; every task that isn't kept is counted under its reason.
+"""
+
+import asyncio
+import itertools
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from proposer.generate import Generate, Prompt, Sampling
+from proposer.look import Look
+from proposer.task import Task, Website
+
+SYSTEM = """You invent practice tasks for a web agent. You see one page of a website. Write tasks that a visitor could \
+do on this website, each with one clear end, naming things exactly as the page does.
+Reply with JSON only: {"tasks": ["..."]}"""
+
+CALLS_AT_ONCE = 8
 
 
 class ProposerSettings(BaseModel):
@@ -10,3 +34,122 @@ class ProposerSettings(BaseModel):
 
     temperature: float = Field(1.0, ge=0)
     """Sampling temperature."""
+    tasks_per_call: int = Field(1, ge=1)
+    """Tasks asked for in one reply."""
+    max_calls_per_task: float = Field(4.0, ge=1)
+    """The proposer is asked at most this many times for each task wanted; then fewer tasks must do."""
+    max_tokens: int = Field(80, ge=16)
+    """Tokens of one reply."""
+    pictures: bool = True
+    """Whether the page's screenshot is shown besides its text."""
+    min_words: int = Field(3, ge=1)
+    """Shorter instructions are rejected."""
+    max_words: int = Field(60, ge=1)
+    """Longer instructions are rejected."""
+
+
+@dataclass(slots=True)
+class Proposals:
+    """What the proposer wrote and what became of it: num_proposed = len(tasks) + sum(rejections.values())."""
+
+    tasks: list[Task] = field(default_factory=list)
+    num_proposed: int = 0
+    rejections: Counter[str] = field(default_factory=Counter)
+    """Reason -> count: malformed, too_short, too_long, duplicate, held_out."""
+
+
+def render(website: Website, look: Look, settings: ProposerSettings) -> Prompt:
+    """The proposer's prompt for one page."""
+    site = f"Website: {website.name}. {website.description}".strip()
+    text = f"{site}\nPage: {look.title}\n{look.listing}\nWrite {settings.tasks_per_call} task(s).\n"
+    return Prompt(SYSTEM, (look.screenshot, text) if settings.pictures else (text,))
+
+
+def parse(reply: str) -> list[str] | None:
+    """The instructions in a reply; None if it isn't the JSON asked for (a code fence around it is forgiven)."""
+    try:
+        document = json.loads(re.sub(r"^```(?:json)?\s*|\s*```$", "", reply.strip()))
+    except json.JSONDecodeError:
+        return None
+    tasks = document.get("tasks") if isinstance(document, dict) else None
+    if not isinstance(tasks, list) or not tasks or not all(isinstance(task, str) for task in tasks):
+        return None
+    return [" ".join(task.split()) for task in tasks]
+
+
+def normal(instruction: str) -> str:
+    """An instruction as compared for duplicates: case, punctuation and articles ignored."""
+    words = re.findall(r"[\w.$#-]+", instruction.casefold())
+    return " ".join(word.strip(".") for word in words if word not in ("a", "an", "the", "please"))
+
+
+async def propose(
+    website: Website,
+    world: str | None,
+    looks: Sequence[Look],
+    generate: Generate,
+    *,
+    num_tasks: int,
+    taken: Collection[str] = (),
+    held_out: Collection[str] = (),
+    settings: ProposerSettings,
+    seed: int,
+) -> Proposals:
+    """At most `num_tasks` new tasks for a website.
+
+    Args:
+        website: Where the tasks are to be done.
+        world: Practice sites: the world looked at; None elsewhere.
+        looks: Pages to write about, taken in turn; at least one.
+        generate: The proposer's model.
+        num_tasks: Tasks wanted.
+        taken: Instructions that exist already.
+        held_out: Instructions that are examined on and must never be practised.
+        settings: How to ask.
+        seed: Of the sampling.
+
+    Raises:
+        ModelError: the model is out.
+    """
+    if not looks:
+        raise ValueError(f"website {website.name}: expected at least one page to propose from")
+    gate = _Gate({normal(text) for text in taken}, {normal(text) for text in held_out}, settings)
+    found = Proposals()
+    seeds = iter(random.Random(seed).sample(range(2**31), int(num_tasks * settings.max_calls_per_task)))
+    pages = itertools.cycle(looks)
+    while len(found.tasks) < num_tasks and (batch := list(itertools.islice(seeds, CALLS_AT_ONCE))):
+        prompts = [render(website, next(pages), settings) for _ in batch]
+        samplings = [Sampling(settings.temperature, settings.max_tokens, call_seed) for call_seed in batch]
+        replies = await asyncio.gather(*map(generate, prompts, samplings))
+        for instruction in itertools.chain.from_iterable(parse(reply.text) or [""] for reply in replies):
+            if len(found.tasks) == num_tasks:
+                break
+            found.num_proposed += 1
+            if reason := gate.reject(instruction):
+                found.rejections[reason] += 1
+            else:
+                found.tasks.append(Task(website=website, instruction=instruction, world=world))
+    return found
+
+
+@dataclass(slots=True)
+class _Gate:
+    taken: set[str]
+    held_out: set[str]
+    settings: ProposerSettings
+
+    def reject(self, instruction: str) -> str:
+        """Why an instruction isn't kept; empty if it is, and then it counts as taken."""
+        key, num_words = normal(instruction), len(instruction.split())
+        if not instruction:
+            return "malformed"
+        if num_words < self.settings.min_words:
+            return "too_short"
+        if num_words > self.settings.max_words:
+            return "too_long"
+        if key in self.held_out:
+            return "held_out"
+        if key in self.taken:
+            return "duplicate"
+        self.taken.add(key)
+        return ""

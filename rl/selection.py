@@ -1,6 +1,25 @@
-"""Which steps of which trajectories are learned from."""
+"""Which steps are learned from: filtered behaviour cloning's filter, balanced over tasks (PAE, section 4.4).
+
+In: trajectories and verdicts. Out: samples, and for each filter how many trajectories or steps it kept and dropped.
+The paper keeps every successful trajectory; kept all, easy tasks drown the rest: here a task gives at most
+`max_per_task` of its successes, shortest first, a task that always succeeds gives one, and no shape of trajectory (its
+website and sequence of actions) may give more than `max_per_shape`.
+"""
+
+import hashlib
+import json
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from evaluator.verdict import Judgement, Verdict
+from policy.trajectory import Step, Trajectory
+
+MANIFEST_VERSION = 1
 
 
 class SelectionSettings(BaseModel):
@@ -10,3 +29,132 @@ class SelectionSettings(BaseModel):
 
     max_per_task: int = Field(2, ge=1)
     """Successful trajectories kept per task, shortest first."""
+    max_per_saturated_task: int = Field(1, ge=0)
+    """The same for a task all of whose rollouts succeeded: there is little left to learn."""
+    max_per_shape: int = Field(40, ge=1)
+    """Trajectories kept with the same website and sequence of action kinds."""
+
+
+class Sample(BaseModel):
+    """One step to learn from: the exact tokens that were read and sampled."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trajectory_id: str
+    step: int
+    """Index of the step in its trajectory, from 0."""
+    prompt_ids: tuple[int, ...]
+    """Prompt as the server saw it, image tokens expanded."""
+    token_ids: tuple[int, ...]
+    """Response as sampled, end of turn included."""
+    logprobs: tuple[float, ...]
+    """Behaviour log-probs (nats) of `token_ids`; empty where they are not known."""
+    pictures: tuple[str, ...]
+    """Blob names of the pictures in the prompt, in order."""
+    weights: int | None
+    """Policy version that sampled the step."""
+
+
+class Manifest(BaseModel):
+    """The learner's only data input. Pictures lie in the blob store beside the manifest's folder, at ``../blobs``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = MANIFEST_VERSION
+    round: int
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What is learned from this round."""
+
+    samples: tuple[Sample, ...]
+    counts: dict[str, int]
+    """What each filter kept and dropped."""
+
+
+def select(
+    trajectories: Sequence[Trajectory], verdicts: Iterable[Verdict], settings: SelectionSettings, seed: int
+) -> Selection:
+    """The samples of one round. Undecided verdicts are neither kept nor counted as failures."""
+    judged = {verdict.trajectory_id: verdict.judgement for verdict in verdicts}
+    by_task: dict[str, list[Trajectory]] = defaultdict(list)
+    for trajectory in sorted(trajectories, key=lambda trajectory: trajectory.id):
+        if trajectory.outcome.is_agents and trajectory.id in judged:
+            by_task[trajectory.task.id].append(trajectory)
+    successes = [t for ts in by_task.values() for t in ts if judged[t.id] is Judgement.SUCCESS]
+    balanced = [t for ts in by_task.values() for t in _balanced(ts, judged, settings)]
+    random.Random(seed).shuffle(balanced)
+    kept = _limit_shapes(balanced, settings.max_per_shape)
+    samples = tuple(sorted(_samples(kept), key=lambda sample: (sample.trajectory_id, sample.step)))
+    counts = {
+        "successes": len(successes),
+        "dropped_by_task_balance": len(successes) - len(balanced),
+        "dropped_by_shape_balance": len(balanced) - len(kept),
+        "kept_trajectories": len(kept),
+        "kept_tasks": len({trajectory.task.id for trajectory in kept}),
+        "kept_steps": len(samples),
+    }
+    return Selection(samples, counts)
+
+
+def _balanced(
+    rollouts: Sequence[Trajectory], judged: dict[str, Judgement], settings: SelectionSettings
+) -> list[Trajectory]:
+    decided = [t for t in rollouts if judged[t.id] is not Judgement.UNDECIDED]
+    successes = [t for t in decided if judged[t.id] is Judgement.SUCCESS]
+    saturated = len(successes) == len(decided) > 1
+    limit = settings.max_per_saturated_task if saturated else settings.max_per_task
+    return sorted(successes, key=lambda t: (len(t.steps), t.id))[:limit]
+
+
+def _limit_shapes(trajectories: Iterable[Trajectory], limit: int) -> list[Trajectory]:
+    seen: Counter[tuple[str, ...]] = Counter()
+    kept = []
+    for trajectory in trajectories:
+        shape = (trajectory.task.website.name, *(step.action.kind for step in trajectory.steps if step.action))
+        seen[shape] += 1
+        if seen[shape] <= limit:
+            kept.append(trajectory)
+    return kept
+
+
+def _samples(trajectories: Iterable[Trajectory]) -> list[Sample]:
+    """The well-formed steps, each pair of prompt and response once."""
+    distinct: dict[tuple[tuple[int, ...], tuple[int, ...]], Sample] = {}
+    for trajectory in trajectories:
+        for index, step in enumerate(trajectory.steps):
+            if step.action is not None and step.token_ids:
+                distinct.setdefault((step.prompt_ids, step.token_ids), _sample(trajectory.id, index, step))
+    return list(distinct.values())
+
+
+def _sample(trajectory_id: str, index: int, step: Step) -> Sample:
+    return Sample(
+        trajectory_id=trajectory_id,
+        step=index,
+        prompt_ids=step.prompt_ids,
+        token_ids=step.token_ids,
+        logprobs=step.logprobs,
+        pictures=(step.observation.screenshot,) if step.pictured else (),
+        weights=step.weights,
+    )
+
+
+def write_manifest(path: Path, selection: Selection, round: int) -> str:
+    """Write a round's manifest atomically; the sha256 of the file."""
+    data = Manifest(round=round, samples=selection.samples).model_dump_json().encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_manifest(path: Path) -> Manifest:
+    """A manifest. Raises ValueError if the file isn't one."""
+    try:
+        return Manifest.model_validate(json.loads(path.read_bytes()))
+    except ValueError as error:
+        raise ValueError(f"manifest {path}: {error}") from error

@@ -1,0 +1,171 @@
+"""The trained model: a Hugging Face vision-language model, log-probs of given tokens, and saving. Owns torch.
+
+Works on any model of transformers' image-text-to-text family whose inner ``model`` returns hidden states and whose
+``lm_head`` maps them to logits (Idefics3, LLaVA, Qwen-VL): logits are made for response tokens only.
+
+Tensor suffixes: B sample, T token of the padded sequence, R response token of the batch, D hidden, V vocabulary.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from policy.blobs import BlobStore
+from policy.marks import scaled
+from rl.selection import Sample
+
+LORA_TARGETS = r".*(text_model|language_model).*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+"""The language model's linear layers; the vision tower stays as it is."""
+
+
+class TrainedModel:
+    """A model with its trainable parameters. Master copies of what is trained are fp32; products are bf16."""
+
+    def __init__(self, network: Any, processor: Any) -> None:
+        """Wrap a loaded network, whose trainable parameters already require gradients."""
+        self.network = network
+        self.processor = processor
+        self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self.device = next(network.parameters()).device
+
+    @property
+    def _inner(self) -> Any:
+        return self.network.get_base_model() if hasattr(self.network, "get_base_model") else self.network
+
+    def make_optimizer(self, lr: float) -> torch.optim.Optimizer:
+        """AdamW over the trainable parameters, without weight decay."""
+        return torch.optim.AdamW(self.parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.0)
+
+    @staticmethod
+    def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+        """Set the learning rate of every group."""
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+
+    def apply_gradients(self, optimizer: torch.optim.Optimizer, max_norm: float) -> float:
+        """One clipped optimizer step; the gradients' norm before clipping."""
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, max_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return float(norm)
+
+    def logprobs(
+        self, samples: Sequence[Sample], blobs: BlobStore, image_px: int | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probs (nats) of the response tokens, padded on the right, and their mask; both (B, longest response).
+
+        Example: responses of 2 and 3 tokens give shapes (2, 3) and a mask [[1, 1, 0], [1, 1, 1]].
+        """
+        ids_BT, attention_BT = self._padded(samples)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            hidden_BTD = self._inner.model(
+                input_ids=ids_BT,
+                attention_mask=attention_BT,
+                use_cache=False,
+                **self._pixels(samples, blobs, image_px),
+            ).last_hidden_state
+            rows = [b for b, sample in enumerate(samples) for _ in sample.token_ids]
+            # The hidden state one before a token predicts it.
+            places = [len(sample.prompt_ids) - 1 + r for sample in samples for r in range(len(sample.token_ids))]
+            logits_RV = self._inner.lm_head(hidden_BTD[rows, places])
+        targets_R = torch.tensor([token for sample in samples for token in sample.token_ids], device=self.device)
+        flat_R = -torch.nn.functional.cross_entropy(logits_RV.float(), targets_R, reduction="none")
+        return self._unflatten(flat_R, [len(sample.token_ids) for sample in samples])
+
+    def score(self, samples: Sequence[Sample], blobs: BlobStore, image_px: int | None) -> list[list[float]]:
+        """Log-probs (nats) of each sample's response tokens, without gradients."""
+        with torch.no_grad():
+            logprobs, _ = self.logprobs(samples, blobs, image_px)
+        return [row[: len(sample.token_ids)].tolist() for row, sample in zip(logprobs, samples, strict=True)]
+
+    def _padded(self, samples: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
+        sequences = [[*sample.prompt_ids, *sample.token_ids] for sample in samples]
+        longest = max(map(len, sequences))
+        pad = self.processor.tokenizer.pad_token_id
+        ids = torch.tensor([sequence + [pad] * (longest - len(sequence)) for sequence in sequences])
+        attention = torch.tensor([[1] * len(sequence) + [0] * (longest - len(sequence)) for sequence in sequences])
+        return ids.to(self.device), attention.to(self.device)
+
+    def _unflatten(self, flat_R: torch.Tensor, lengths: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = torch.nn.utils.rnn.pad_sequence(list(flat_R.split(list(lengths))), batch_first=True)
+        mask = torch.arange(rows.shape[1], device=self.device)[None] < torch.tensor(lengths, device=self.device)[:, None]
+        return rows, mask.to(rows.dtype)
+
+    def _pixels(self, samples: Sequence[Sample], blobs: BlobStore, image_px: int | None) -> dict[str, torch.Tensor]:
+        """What the processor makes of the samples' pictures; samples without any share no call with others."""
+        pictures = [[_picture(blobs.get(name), image_px) for name in sample.pictures] for sample in samples]
+        if not any(pictures):
+            return {}
+        features = self.processor.image_processor(pictures, return_tensors="pt")
+        return {name: value.to(self.device) for name, value in features.items() if isinstance(value, torch.Tensor)}
+
+
+def _picture(data: bytes, image_px: int | None) -> Image.Image:
+    return Image.open(io.BytesIO(data if image_px is None else scaled(data, image_px))).convert("RGB")
+
+
+def load_model(
+    directory: Path, *, lora_rank: int | None, lora_alpha: int, seed: int, num_threads: int | None
+) -> TrainedModel:
+    """A model ready to train: LoRA matrices on frozen weights, or (rank None) the language model's own weights."""
+    torch.manual_seed(seed)
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.bfloat16).to(device)
+    network.requires_grad_(False)
+    if lora_rank is not None:
+        lora = LoraConfig(r=lora_rank, lora_alpha=lora_alpha, target_modules=LORA_TARGETS)
+        network = get_peft_model(network, lora)
+    else:
+        network.model.get_decoder().layers.requires_grad_(True)
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return TrainedModel(network, AutoProcessor.from_pretrained(directory))
+
+
+def save_weights(model: TrainedModel, parent: Path, out: Path, commit: dict[str, Any]) -> None:
+    """Write whole weights in Hugging Face layout with a COMMIT.json of file hashes, then rename into place.
+
+    Processor and tokenizer files are copied from the parent, so that every version is served alike.
+    """
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    network = model.network.merge_and_unload() if hasattr(model.network, "merge_and_unload") else model.network
+    network.to(torch.bfloat16).save_pretrained(temporary)
+    for file in parent.iterdir():
+        if file.is_file() and not (temporary / file.name).exists() and file.name != "COMMIT.json":
+            shutil.copy2(file, temporary / file.name)
+    hashes = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
+    (temporary / "COMMIT.json").write_text(json.dumps(commit | {"files": hashes}, indent=2))
+    for file in temporary.iterdir():
+        _fsync(file)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(out)
+    temporary.rename(out)
+    _fsync(out.parent)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
