@@ -6,7 +6,7 @@ In: the SQLite file of a run directory. Out: rows, and what is still to do. Noth
 import hashlib
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -215,6 +215,13 @@ class LedgerReader:
         where = " WHERE " + " AND ".join(f"{column} = ?" for column in given) if given else ""
         rows = self._db.execute(f"{_TRAJECTORY_QUERY}{where} ORDER BY e.round, t.id", tuple(given.values()))
         return [_trajectory_row(row) for row in rows]
+
+    def outcomes(self, round: int, purposes: Collection[Purpose]) -> dict[Outcome, int]:
+        """How many committed episodes of these purposes ended how."""
+        marks = ", ".join("?" * len(purposes))
+        query = f"""SELECT t.outcome, count(*) FROM episodes e JOIN trajectories t ON t.id = e.id
+            WHERE e.round = ? AND e.purpose IN ({marks}) GROUP BY t.outcome ORDER BY t.outcome"""
+        return {Outcome(outcome): number for outcome, number in self._db.execute(query, (round, *purposes))}
 
     def is_committed(self, trajectory_id: str) -> bool:
         """Whether an episode's trajectory is in the books."""

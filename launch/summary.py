@@ -1,0 +1,195 @@
+"""The figures of a run: per round into the metrics, as a whole into ``summary.json``, and as a table to look at.
+
+In: the books. Out: numbers. Success is ground truth; the judge's precision and recall are measured against it on the
+same episodes.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+from rich.table import Table
+
+from evaluator.agreement import agreement, wilson
+from launch.books import LedgerReader, Phase, Purpose, TrajectoryRow
+from launch.inbox import write_atomic
+from policy.trajectory import Outcome
+
+SUMMARY = "summary.json"
+SETUP_SECONDS = Path(".setup_s")
+"""Written by `make setup`: how long it took, in seconds. The variable PAE_SETUP_S overrides it."""
+
+
+class RoundSummary(BaseModel):
+    """One round; None where nothing was measured."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    round: int
+    """0 is the weights that the run starts from."""
+    held_out_success: float | None
+    """Share of gold tasks on held-out worlds that were accomplished, by ground truth."""
+    n: int
+    """Held-out episodes that ended by the agent's doing."""
+    ci_low: float | None
+    """Lower end of the 95 % Wilson interval of `held_out_success`."""
+    ci_high: float | None
+    """Upper end of it."""
+    unseen_success: float | None
+    """The same on sites that are never trained on."""
+    unseen_n: int
+    """Unseen-site episodes that ended by the agent's doing."""
+    judge_precision: float | None
+    """Of the round's measured episodes that the judge called a success, the share that were one."""
+    judge_recall: float | None
+    """Of those that were a success, the share that the judge called one."""
+    tasks_proposed: int
+    """Tasks that the proposer wrote."""
+    tasks_kept: int
+    """Tasks left after checking; the rest were rejected with a reason."""
+    episodes: int
+    """Episodes launched, for training and measuring."""
+    outcomes: dict[str, int]
+    """How they ended; sums to `episodes` once the round is done."""
+    seconds: dict[str, float]
+    """Wall time by phase."""
+
+
+class RunSummary(BaseModel):
+    """The whole run, as in ``summary.json``."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    wall_s: float
+    """Seconds from the run's beginning to the last finished round's end, pauses before a resume included."""
+    setup_s: float | None
+    """Seconds that setting up took; None if unknown."""
+    rounds: list[RoundSummary]
+    """Finished rounds, oldest first."""
+
+
+def summarise_round(ledger: LedgerReader, k: int) -> RoundSummary:
+    """The figures of one round as far as it has got."""
+    eval_rows = _agents(ledger.trajectories(k, Purpose.EVAL))
+    unseen_rows = _agents(ledger.trajectories(k, Purpose.UNSEEN))
+    num_successes = sum(row.truth is True for row in eval_rows)
+    interval = wilson(num_successes, len(eval_rows)) if eval_rows else None
+    judged = agreement(_truth_and_verdict(ledger, [*eval_rows, *unseen_rows]))
+    proposals = ledger.proposals(k)
+    return RoundSummary(
+        round=k,
+        held_out_success=_success(eval_rows),
+        n=len(eval_rows),
+        ci_low=interval.low if interval else None,
+        ci_high=interval.high if interval else None,
+        unseen_success=_success(unseen_rows),
+        unseen_n=len(unseen_rows),
+        judge_precision=judged.precision,
+        judge_recall=judged.recall,
+        tasks_proposed=sum(row.num_proposed for row in proposals),
+        tasks_kept=sum(row.num_kept for row in proposals),
+        episodes=sum(ledger.num_episodes(k, purpose) for purpose in Purpose),
+        outcomes={str(outcome): number for outcome, number in ledger.outcomes(k, tuple(Purpose)).items()},
+        seconds={phase: ledger.metrics(k).get(f"time/{phase}", 0.0) for phase in Phase if phase is not Phase.DONE},
+    )
+
+
+def _agents(rows: Iterable[TrajectoryRow]) -> list[TrajectoryRow]:
+    return [row for row in rows if row.outcome.is_agents]
+
+
+def _success(rows: list[TrajectoryRow]) -> float | None:
+    return sum(row.truth is True for row in rows) / len(rows) if rows else None
+
+
+def _truth_and_verdict(ledger: LedgerReader, rows: Iterable[TrajectoryRow]):
+    for row in rows:
+        verdict = ledger.verdict(row.id)
+        if row.truth is not None and verdict is not None:
+            yield row.truth, verdict
+
+
+def round_metrics(ledger: LedgerReader, k: int) -> dict[str, float]:
+    """The metrics of a round that follow from its rows (keys ``propose/ rollout/ judge/ eval/``)."""
+    figures = summarise_round(ledger, k)
+    rows = ledger.trajectories(k)
+    train_rows = [row for row in rows if row.purpose is Purpose.TRAIN]
+    num_judged = sum(row.judgement is not None for row in train_rows)
+    metrics: dict[str, float | None] = {
+        "propose/proposed": figures.tasks_proposed,
+        "propose/kept": figures.tasks_kept,
+        "rollout/episodes": len(train_rows),
+        "rollout/steps": sum(row.num_steps for row in train_rows),
+        "rollout/malformed": sum(row.num_malformed for row in train_rows),
+        "rollout/model_s": sum(row.model_s for row in train_rows),
+        "rollout/browser_s": sum(row.browser_s for row in train_rows),
+        "judge/judged": num_judged,
+        "judge/outages": len(_agents(train_rows)) - num_judged,
+        "judge/success": sum(row.judgement == "success" for row in train_rows) / num_judged if num_judged else None,
+        "judge/undecided": sum(row.judgement == "undecided" for row in train_rows),
+        "judge/precision": figures.judge_precision,
+        "judge/recall": figures.judge_recall,
+        "eval/held_out_success": figures.held_out_success,
+        "eval/unseen_success": figures.unseen_success,
+        "eval/n": figures.n,
+        "eval/unseen_n": figures.unseen_n,
+    }
+    for outcome in Outcome:
+        metrics[f"rollout/outcome/{outcome}"] = sum(row.outcome is outcome for row in train_rows)
+    for row in ledger.proposals(k):
+        for reason, number in row.rejections.items():
+            key = f"propose/rejected/{reason.replace(' ', '_')}"
+            metrics[key] = (metrics.get(key) or 0) + number
+    return {key: value for key, value in metrics.items() if value is not None}
+
+
+def summarise(ledger: LedgerReader) -> RunSummary:
+    """The figures of the rounds that are done."""
+    rounds = ledger.rounds()
+    done = [row for row in rounds if row.phase is Phase.DONE]
+    ends = [row.ended for row in done if row.ended is not None]
+    return RunSummary(
+        wall_s=max(ends) - float(ledger.meta("created") or rounds[0].begun) if ends else 0.0,
+        setup_s=_setup_s(),
+        rounds=[summarise_round(ledger, row.round) for row in done],
+    )
+
+
+def _setup_s() -> float | None:
+    text = os.environ.get("PAE_SETUP_S") or (SETUP_SECONDS.read_text() if SETUP_SECONDS.is_file() else "")
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def write_summary(ledger: LedgerReader) -> Path:
+    """Write ``summary.json`` into the run directory; its path."""
+    path = ledger.run_dir / SUMMARY
+    write_atomic(path, (json.dumps(summarise(ledger).model_dump(), indent=2) + "\n").encode())
+    return path
+
+
+def table(run: RunSummary) -> Table:
+    """A row per round: ground-truth success with interval, the judge's error, tasks, episodes, where the time went."""
+    result = Table(title="Success is ground truth; the judge is measured against it")
+    for heading in ("round", "held-out (95 % CI)", "unseen", "judge P / R", "tasks kept", "episodes", "seconds"):
+        result.add_column(heading, justify="left" if heading in ("episodes", "seconds") else "right")
+    for row in run.rounds:
+        interval = f" ({_percent(row.ci_low)} to {_percent(row.ci_high)}, n={row.n})" if row.n else ""
+        result.add_row(
+            str(row.round),
+            f"{_percent(row.held_out_success)}{interval}",
+            _percent(row.unseen_success),
+            f"{_percent(row.judge_precision)} / {_percent(row.judge_recall)}",
+            f"{row.tasks_kept} of {row.tasks_proposed}",
+            ", ".join(f"{number} {outcome}" for outcome, number in row.outcomes.items()),
+            ", ".join(f"{phase} {seconds:.0f}" for phase, seconds in row.seconds.items() if seconds >= 0.5),
+        )
+    return result
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"

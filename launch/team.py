@@ -1,0 +1,152 @@
+"""Everything a round works with, opened in order and closed in reverse: model server, workers, models, books."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from launch.books import Phase, WeightsRow
+from launch.config import FROZEN_ROLES, Config, FrozenRole
+from launch.ledger import Ledger
+from launch.tracking import Tracker
+from launch.workers import Workers
+from policy.blobs import BlobStore
+from policy.endpoint import EndpointSettings, open_endpoint
+from policy.server import ModelServer
+from proposer.generate import Generate
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Watch = Callable[[int, Phase, int, int], None]
+"""(round, phase, done, wanted): told as work gets done, for a progress bar."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has; what was finished is committed, `resume` goes on from there."""
+
+
+class RunFailed(RuntimeError):
+    """The run can't go on; the message says why and what to look at. What was committed stays."""
+
+
+@contextlib.asynccontextmanager
+async def together() -> AsyncIterator[asyncio.TaskGroup]:
+    """A task group whose first error cancels the rest and is raised as itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as error:
+        raise error.exceptions[0] from None
+
+
+@dataclass(slots=True)
+class Team:
+    """What the stages of a round work with."""
+
+    config: Config
+    run_dir: Path
+    ledger: Ledger
+    blobs: BlobStore
+    server: ModelServer
+    workers: Workers
+    tracker: Tracker
+    watch: Watch
+    stop: asyncio.Event
+    judge_slots: asyncio.Semaphore
+    """As many judgements as may be under way at once."""
+    models: dict[FrozenRole, Generate] = field(default_factory=dict)
+    """Judge and proposer."""
+    judging: list[asyncio.Task[None]] = field(default_factory=list)
+    """Judgements begun while episodes still roll out."""
+
+    async def serve(self, weights: WeightsRow) -> EndpointSettings:
+        """Have the server answer with a version, unless it does; where the policy then answers."""
+        if self.server.version != weights.version:
+            await self.server.publish(weights.version, self.weights_dir(weights))
+        return self.server.endpoint
+
+    def weights_dir(self, weights: WeightsRow) -> Path:
+        """Directory of a version."""
+        return (self.run_dir / weights.path).resolve()
+
+    async def each(self, items: Iterable[Item], do: Callable[[Item], Awaitable[None]], limit: int) -> None:
+        """Do something with each item, at most `limit` at once; the first error stops the rest.
+
+        Raises:
+            Stopped: the run was asked to stop; what had begun was finished first.
+        """
+        queue = iter(items)
+
+        async def work() -> None:
+            for item in queue:  # shared: each item goes to exactly one worker
+                await do(item)
+                if self.stop.is_set():
+                    return
+
+        self.check_stop()
+        async with together() as group:
+            for _ in range(limit):
+                group.create_task(work())
+        self.check_stop()
+
+    def check_stop(self) -> None:
+        """Raise Stopped if the run was asked to stop."""
+        if self.stop.is_set():
+            raise Stopped
+
+    def seed(self, *parts: object) -> int:
+        """A seed for one purpose, from the run's seed; 31 bits."""
+        text = json.dumps([self.config.run.seed, *map(str, parts)])
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
+
+
+@contextlib.asynccontextmanager
+async def open_team(
+    config: Config, ledger: Ledger, tracker: Tracker, watch: Watch, stop: asyncio.Event
+) -> AsyncIterator[Team]:
+    """A team that is ready to work; everything it started ends with the context."""
+    async with contextlib.AsyncExitStack() as stack:
+        team = make_team(config, ledger, tracker, watch, stop)
+        async with together() as starting:
+            starting.create_task(stack.enter_async_context(team.server))
+            starting.create_task(stack.enter_async_context(team.workers))
+            models = starting.create_task(open_frozen(config, ledger.run_dir, FROZEN_ROLES, stack))
+        team.models = models.result()
+        yield team
+
+
+def make_team(config: Config, ledger: Ledger, tracker: Tracker, watch: Watch, stop: asyncio.Event) -> Team:
+    """A team whose server and workers aren't started, and whose frozen models aren't opened."""
+    run_dir = ledger.run_dir
+    return Team(
+        config=config,
+        run_dir=run_dir,
+        ledger=ledger,
+        tracker=tracker,
+        blobs=BlobStore(run_dir / "blobs"),
+        server=ModelServer(config.serving, config.model.directory("policy"), run_dir / "logs" / "policy.log"),
+        workers=Workers(run_dir, config.rollout, config.cluster),
+        watch=watch,
+        stop=stop,
+        judge_slots=asyncio.Semaphore(config.rollout.num_judgements),
+    )
+
+
+async def open_frozen(
+    config: Config, run_dir: Path, roles: Sequence[FrozenRole], stack: contextlib.AsyncExitStack
+) -> dict[FrozenRole, Generate]:
+    """The frozen models asked for: remote, or on servers started here; roles with the same model share a server."""
+    settings = config.serving.model_copy(update={"base_url": None, "port": 0})
+    directories = {role: config.model.directory(role).resolve() for role in roles if config.endpoint(role) is None}
+    servers = {
+        path: ModelServer(settings, path, run_dir / "logs" / f"{role}.log") for role, path in directories.items()
+    }
+    for server in servers.values():
+        await stack.enter_async_context(server)
+    return {role: open_endpoint(config.endpoint(role) or servers[directories[role]].endpoint) for role in roles}

@@ -1,0 +1,227 @@
+"""Ray: rollout actors with a browser each, and the learner's own process. The only file that imports ray.
+
+In: episode orders. Out: names of files in the run's inbox. At most `num_actors * episodes_per_actor` episodes are
+under way; an actor that dies is started again by Ray, and whoever ordered its episodes is told with `WorkerLost`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import ray
+from policy.browser import Browser
+from policy.explore import look_around
+from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
+
+from launch import inbox
+from launch.config import ClusterSettings, RolloutSettings
+from policy.agent import AgentSettings, roll_out
+from policy.blobs import BlobStore
+from policy.browser_settings import BrowserError, BrowserSettings
+from policy.endpoint import EndpointSettings, open_endpoint
+from policy.trajectory import Outcome, Trajectory
+from proposer.generate import Sampling
+from proposer.look import Look
+from proposer.task import Task, Website
+from rl.learner import LearnerSettings
+from sites.server import PracticeServer
+
+logger = logging.getLogger(__name__)
+
+DEADLINE_MARGIN_S = 60.0
+"""Beyond the agent's own time limit: opening a browser context, the last model call, writing the file."""
+LOOK_DEADLINE_S = 180.0
+OBJECT_STORE_BYTES = 128 * 1024 * 1024
+"""Local Ray only; what passes through it is small (screenshots travel as files)."""
+
+
+class WorkerLost(RuntimeError):
+    """A worker died, or overran its deadline and was killed; its episode can be tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One episode to run."""
+
+    trajectory_id: str
+    task: Task
+    policy: EndpointSettings
+    weights: int
+    """Version of the policy behind the endpoint; stamped on every step."""
+    sampling: Sampling
+
+
+class RolloutActor:
+    """One browser, one server of practice worlds, several episodes at once."""
+
+    def __init__(self, run_dir: Path, agent: AgentSettings, browser: BrowserSettings) -> None:
+        """Note the settings; browser and server start with the first order."""
+        self._run_dir = run_dir
+        self._agent = agent
+        self._browser_settings = browser
+        self._browser: Browser | None = None
+        self._practice: PracticeServer | None = None
+        self._starting = asyncio.Lock()
+
+    async def run(self, order: Order) -> str:
+        """Run one episode; the name of its file in the inbox."""
+        try:
+            browser = await self._open_browser()
+        except BrowserError as error:
+            trajectory = failed_trajectory(order, Outcome.RESET_FAILURE, str(error))
+        else:
+            trajectory = await roll_out(
+                order.task,
+                order.trajectory_id,
+                browser=browser,
+                practice=self._open_practice(order.task.website),
+                generate=open_endpoint(order.policy, weights=order.weights),
+                settings=self._agent,
+                sampling=order.sampling,
+            )
+        return await asyncio.to_thread(inbox.deliver, self._run_dir, trajectory)
+
+    async def look(self, website: Website, world: str | None, num_pages: int, seed: int) -> list[Look]:
+        """What the proposer is shown of a website; empty if it can't be opened."""
+        practice = self._open_practice(website)
+        visit = practice.open(website.practice_site or "", world or "") if practice else None
+        url = visit.url if visit else website.url
+        try:
+            browser = await self._open_browser()
+            return await look_around(browser, url, website.allowed_hosts, num_pages, random.Random(seed))
+        except BrowserError as error:
+            logger.warning("%s can't be looked at: %s", url, error)
+            return []
+        finally:
+            if practice and visit:
+                practice.close_visit(visit)
+
+    async def _open_browser(self) -> Browser:
+        async with self._starting:
+            if self._browser is None:
+                self._browser = await Browser(self._browser_settings, BlobStore(self._run_dir / "blobs")).__aenter__()
+            return self._browser
+
+    def _open_practice(self, website: Website) -> PracticeServer | None:
+        if website.practice_site is None:
+            return None
+        if self._practice is None:
+            self._practice = PracticeServer()
+        return self._practice
+
+
+def failed_trajectory(order: Order, outcome: Outcome, error: str) -> Trajectory:
+    """The record of an episode that never began or whose worker died."""
+    return Trajectory(id=order.trajectory_id, task=order.task, steps=(), outcome=outcome, error=error)
+
+
+class Workers:
+    """The rollout actors of a run; an async context manager."""
+
+    def __init__(self, run_dir: Path, rollout: RolloutSettings, cluster: ClusterSettings) -> None:
+        """Note the settings; Ray starts on entry."""
+        self._run_dir = run_dir.resolve()
+        self._rollout = rollout
+        self._cluster = cluster
+        self._actors: list[Any] = []
+        self._slots: asyncio.Queue[int] = asyncio.Queue()
+
+    @property
+    def num_slots(self) -> int:
+        """Episodes that can be under way at once."""
+        return self._rollout.num_actors * self._rollout.episodes_per_actor
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(_connect, self._cluster)
+        settings = self._rollout
+        make = ray.remote(RolloutActor).options(
+            num_cpus=0,
+            max_concurrency=settings.episodes_per_actor + 1,
+            max_restarts=-1,
+            scheduling_strategy="SPREAD",
+        )
+        self._actors = [
+            make.remote(self._run_dir, settings.agent, settings.browser) for _ in range(settings.num_actors)
+        ]
+        for _ in range(settings.episodes_per_actor):
+            for index in range(settings.num_actors):
+                self._slots.put_nowait(index)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for actor in self._actors:
+            ray.kill(actor)
+        await asyncio.to_thread(ray.shutdown)
+
+    async def run(self, order: Order) -> str:
+        """Run one episode on the least busy actor; the name of its file in the inbox. Raises WorkerLost."""
+        deadline_s = self._rollout.agent.time_limit_s + DEADLINE_MARGIN_S
+        async with self._slot() as index:
+            return await self._ask(index, self._actors[index].run.remote(order), deadline_s)
+
+    async def look(self, website: Website, world: str | None, num_pages: int, seed: int) -> list[Look]:
+        """What the proposer is shown of a website; empty if it can't be opened. Raises WorkerLost."""
+        async with self._slot() as index:
+            reference = self._actors[index].look.remote(website, world, num_pages, seed)
+            return await self._ask(index, reference, LOOK_DEADLINE_S)
+
+    async def learn(self, manifest: Path, parent: Path, out: Path, settings: LearnerSettings) -> dict[str, float]:
+        """Update the weights in a process of its own; the learner's metrics. Raises RuntimeError if it fails."""
+        num_cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        task = ray.remote(_update).options(
+            num_cpus=num_cpus, num_gpus=self._cluster.learner_gpus, max_retries=0, max_calls=1
+        )
+        reference = task.remote(*(path.resolve() for path in (manifest, parent, out)), settings)
+        try:
+            return await asyncio.wrap_future(reference.future())
+        except (RayTaskError, WorkerCrashedError) as error:
+            raise RuntimeError(f"the learner failed: {str(error).strip().splitlines()[-1]}") from error
+        finally:
+            ray.cancel(reference, force=True)
+
+    @contextlib.asynccontextmanager
+    async def _slot(self) -> AsyncIterator[int]:
+        index = await self._slots.get()
+        try:
+            yield index
+        finally:
+            self._slots.put_nowait(index)
+
+    async def _ask(self, index: int, reference: Any, deadline_s: float) -> Any:
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(reference.future()), deadline_s)
+        except RayActorError as error:
+            raise WorkerLost(f"rollout actor {index} died: {error}") from error
+        except TimeoutError as error:
+            ray.kill(self._actors[index], no_restart=False)
+            raise WorkerLost(f"rollout actor {index} was killed: nothing after {deadline_s:.0f} s") from error
+
+
+def _update(manifest: Path, parent: Path, out: Path, settings: LearnerSettings) -> dict[str, float]:
+    from rl.learner import update  # loads torch: in this process only
+
+    return update(manifest, parent, out, settings=settings)
+
+
+def _connect(cluster: ClusterSettings) -> None:
+    """Join the cluster of RAY_ADDRESS or the config, else start one on this machine, on loopback only."""
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "ignore_reinit_error": True}
+    address = os.environ.get("RAY_ADDRESS") or cluster.address
+    if address:
+        ray.init(address=address, **quiet)
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(
+        num_cpus=cluster.num_cpus,
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        _node_ip_address="127.0.0.1",
+        **quiet,
+    )
