@@ -1,7 +1,7 @@
 """A generated shop: its products, prices and reviews, and the state an episode starts with."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -175,7 +175,7 @@ def make_content(rng: random.Random, split: Split) -> Shop:
     """The shop of one world."""
     categories = rng.sample(list(CATEGORIES), rng.choice((4, 5)))
     sizes = [rng.randint(5, 8) for _ in categories]
-    adjectives = iter(rng.sample(ADJECTIVES, len(ADJECTIVES)))
+    adjectives = rng.sample(ADJECTIVES, len(ADJECTIVES))
     prices = iter(rng.sample([100 * whole + part for whole in range(4, 90) for part in (0, 50, 90, 99)], sum(sizes)))
     products = tuple(
         _product(category, adjectives, next(prices), rng, split)
@@ -194,16 +194,17 @@ def make_content(rng: random.Random, split: Split) -> Shop:
     )
 
 
-def _product(category: str, adjectives: Iterator[str], price: int, rng: random.Random, split: Split) -> Product:
+def _product(category: str, adjectives: list[str], price: int, rng: random.Random, split: Split) -> Product:
     noun = rng.choice(list(CATEGORIES[category]))
     # Adjectives don't repeat within a world, so a search for a full name finds one product.
-    name = next(name for adjective in adjectives if in_split(name := f"{adjective} {noun}", split))
+    adjective = next(word for word in adjectives if in_split(f"{word} {noun}", split))
+    adjectives.remove(adjective)
     colour, material = rng.choice(list(COLOURS)), rng.choice(MATERIALS[category])
     texts = rng.sample(PRAISE, rng.randint(1, 2))
     authors = _names(FIRST_NAMES, LAST_NAMES, split, rng, len(texts))
     stars = rng.choices(range(2, 6), k=len(texts))
     return Product(
-        name=name,
+        name=f"{adjective} {noun}",
         category=category,
         price_cents=price,
         colour=colour,
