@@ -1,0 +1,169 @@
+"""Browser: one Chromium, many episodes at once, each in a context of its own. The environment of the agent.
+
+Chromium dies with its owner: Playwright drives it over a pipe, and it exits when the pipe closes, however that came.
+"""
+
+import asyncio
+import logging
+import os
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from playwright.async_api import Browser as Chromium
+from playwright.async_api import BrowserContext, Error, Playwright, async_playwright
+
+from policy.blobs import BlobStore
+from policy.browser_settings import BrowserError, BrowserSettings
+from policy.browser_tab import Tab
+from policy.trajectory import Outcome
+
+__all__ = ["Browser", "BrowserError", "BrowserSettings", "Tab", "find_executable"]
+
+logger = logging.getLogger(__name__)
+
+_COMMANDS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+_FLAGS = (
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+    "--webrtc-ip-handling-policy=disable_non_proxied_udp",
+    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
+)
+_CLOSE_DEADLINE_S = 5.0
+
+
+def find_executable(settings: BrowserSettings, bundled: str) -> str:
+    """Path of the Chromium to use; `bundled`: where Playwright's own would be. Raises BrowserError if there is none."""
+    candidates = [settings.executable] if settings.executable else [bundled, *_COMMANDS]
+    for candidate in candidates:
+        if found := shutil.which(candidate):
+            return found
+    looked_for = ", ".join(candidates)
+    raise BrowserError(
+        Outcome.RESET_FAILURE, f"no Chromium: looked for {looked_for} (apt install chromium, or playwright install)"
+    )
+
+
+@dataclass(slots=True)
+class _Process:
+    """A running Chromium and what it has carried."""
+
+    chromium: Chromium
+    num_open: int = 0
+    num_begun: int = 0
+
+
+class Browser:
+    """Chromium for many concurrent episodes; an async context manager. It restarts Chromium where that is needed."""
+
+    def __init__(self, settings: BrowserSettings, blobs: BlobStore) -> None:
+        """Nothing starts before the context manager is entered."""
+        self._settings = settings
+        self._blobs = blobs
+        self._playwright: Playwright | None = None
+        self._process: _Process | None = None
+        self._launching = asyncio.Lock()
+
+    async def __aenter__(self) -> "Browser":
+        """Start Chromium. Raises BrowserError if there is none or it does not start."""
+        self._playwright = await async_playwright().start()
+        try:
+            self._process = await self._launch()
+        except BrowserError:
+            await self._playwright.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._process:
+            await _close(self._process)
+        if self._playwright:
+            await self._playwright.stop()
+
+    @property
+    def version(self) -> str:
+        """Version of the running Chromium, for the record of a run."""
+        return self._process.chromium.version if self._process else ""
+
+    async def _launch(self) -> _Process:
+        assert self._playwright is not None, "use Browser as an async context manager"
+        engine = self._playwright.chromium
+        executable = find_executable(self._settings, engine.executable_path)
+        as_root = os.geteuid() == 0
+        if as_root:
+            logger.warning("running as root: Chromium's sandbox is off")
+        try:
+            chromium = await engine.launch(
+                executable_path=executable,
+                headless=True,
+                chromium_sandbox=not as_root,
+                args=list(_FLAGS),
+                timeout=self._settings.start_deadline_s * 1000,
+            )
+        except Error as error:
+            raise BrowserError(Outcome.RESET_FAILURE, f"{executable} does not start: {error}") from error
+        logger.info("started %s %s", Path(executable).name, chromium.version)
+        return _Process(chromium)
+
+    @asynccontextmanager
+    async def episode(self, start_url: str, allowed_hosts: Sequence[str] = ()) -> AsyncIterator[Tab]:
+        """A tab of a fresh context at `start_url`; nothing of it outlives the episode.
+
+        Raises BrowserError: RESET_FAILURE (no context), SITE_ERROR or BLOCKED (no start page), BROWSER_CRASH.
+        """
+        process = await self._take_process()
+        try:
+            context = await self._open_context(process)
+            try:
+                yield await Tab.open(context, self._settings, self._blobs, start_url)
+            finally:
+                await _close_context(context)
+        finally:
+            process.num_open -= 1
+            if process is not self._process and process.num_open == 0:
+                await _close(process)
+
+    async def _take_process(self) -> _Process:
+        """The process for a new episode: the present one, or a fresh one if that has crashed or served its time."""
+        async with self._launching:
+            process = self._process
+            worn = process is None or process.num_begun >= self._settings.recycle_after
+            if process is None or worn or not process.chromium.is_connected():
+                fresh = await self._launch()
+                if process and process.num_open == 0:
+                    await _close(process)
+                self._process = process = fresh
+            process.num_begun += 1
+            process.num_open += 1
+            return process
+
+    async def _open_context(self, process: _Process) -> BrowserContext:
+        settings = self._settings
+        try:
+            return await process.chromium.new_context(
+                viewport={"width": settings.width_px, "height": settings.height_px},
+                device_scale_factor=1,
+                locale="en-US",
+                timezone_id="UTC",
+                color_scheme="light",
+                reduced_motion="reduce",
+                service_workers="block",
+                accept_downloads=False,
+            )
+        except Error as error:
+            raise BrowserError(Outcome.RESET_FAILURE, f"no browser context: {error}") from error
+
+
+async def _close_context(context: BrowserContext) -> None:
+    with suppress(Error, TimeoutError):  # a crashed browser has closed it already; a hung one is closed whole, later
+        async with asyncio.timeout(_CLOSE_DEADLINE_S):
+            await context.close()
+
+
+async def _close(process: _Process) -> None:
+    with suppress(Error, TimeoutError):  # it has gone already
+        async with asyncio.timeout(_CLOSE_DEADLINE_S):
+            await process.chromium.close()

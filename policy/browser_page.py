@@ -1,0 +1,168 @@
+"""One open page: its DevTools session, the isolated world in which policy/observe.js runs, settling.
+
+Everything that the page is asked has a deadline, and what goes wrong comes out as a BrowserError.
+"""
+
+import asyncio
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+from playwright.async_api import CDPSession, Error, Page
+
+from policy.browser_settings import BrowserError, BrowserSettings
+from policy.trajectory import Outcome
+
+_WORLD = "pae"
+_SCRIPT = (Path(__file__).parent / "observe.js").read_text(encoding="utf-8")
+_DOCUMENT_GONE = ("Cannot find context", "uniqueContextId not found", "context was destroyed", "navigated or closed")
+_PAGE_GONE = ("closed", "crashed", "detached")
+
+
+class PageMoved(Exception):
+    """The document that was asked has gone: a navigation took its place."""
+
+
+class LivePage:
+    """An open page under our control."""
+
+    def __init__(self, page: Page, session: CDPSession, settings: BrowserSettings, main_frame: str) -> None:
+        """Use `attach`, which also readies the page."""
+        self.page = page
+        self.num_opening = 0
+        """New tabs that the page has asked for and that the context has not reported yet."""
+        self._session = session
+        self._settings = settings
+        self._main_frame = main_frame
+        self._crashed = False
+        self._world: str | None = None
+        self._world_ready = asyncio.Event()
+
+    @classmethod
+    async def attach(cls, page: Page, settings: BrowserSettings) -> "LivePage":
+        """A page made ready: its isolated world exists in this document and in all that follow."""
+        session = await page.context.new_cdp_session(page)
+        tree = await session.send("Page.getFrameTree")
+        live = cls(page, session, settings, tree["frameTree"]["frame"]["id"])
+        page.on("crash", live._note_crash)
+        session.on("Runtime.executionContextCreated", live._note_world)
+        session.on("Runtime.executionContextsCleared", live._note_worlds_gone)
+        session.on("Page.windowOpen", live._note_window)
+        script = {"source": _SCRIPT, "worldName": _WORLD, "runImmediately": True}
+        await asyncio.gather(
+            session.send("Page.enable"),
+            session.send("Runtime.enable"),
+            session.send("Page.addScriptToEvaluateOnNewDocument", script),
+        )
+        return live
+
+    def _note_crash(self, _: Page) -> None:
+        self._crashed = True
+        self._world_ready.set()
+
+    def _note_window(self, _: dict[str, Any]) -> None:
+        self.num_opening += 1
+
+    def _note_world(self, event: dict[str, Any]) -> None:
+        context = event["context"]
+        if context["name"] == _WORLD and context["auxData"].get("frameId") == self._main_frame:
+            self._world = context["uniqueId"]
+            self._world_ready.set()
+
+    def _note_worlds_gone(self, _: dict[str, Any]) -> None:
+        self._world = None
+        self._world_ready.clear()
+
+    async def ask(self, function: str, *arguments: Any, limit_s: float | None = None) -> Any:
+        """What a function of observe.js answers. Raises PageMoved if a navigation takes the document away first."""
+        expression = f"pae.{function}({', '.join(map(json.dumps, arguments))})"
+        deadline_s = (limit_s or 0.0) + self._settings.action_deadline_s
+        parameters = {"expression": expression, "awaitPromise": True, "returnByValue": True}
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._world_ready.wait()
+                self._check_alive()
+                reply = await self._session.send("Runtime.evaluate", {**parameters, "uniqueContextId": self._world})
+        except (Error, TimeoutError) as error:
+            raise self._translated(error) from error
+        if "exceptionDetails" in reply:
+            details = reply["exceptionDetails"]
+            raise BrowserError(
+                Outcome.SITE_ERROR, f"{function}: {details.get('exception', details).get('description')}"
+            )
+        return reply["result"].get("value")
+
+    async def send(self, method: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The answer to a DevTools command, within the action deadline."""
+        try:
+            async with asyncio.timeout(self._settings.action_deadline_s):
+                self._check_alive()
+                return await self._session.send(method, parameters)
+        except (Error, TimeoutError) as error:
+            raise self._translated(error) from error
+
+    def _check_alive(self) -> None:
+        if self._crashed or self.page.is_closed():
+            raise BrowserError(Outcome.BROWSER_CRASH, "the page crashed" if self._crashed else "the page is closed")
+
+    def _translated(self, error: Exception) -> Exception:
+        """The same failure in our terms."""
+        text = str(error).split("\n", 1)[0]
+        if isinstance(error, TimeoutError):
+            return BrowserError(Outcome.SITE_ERROR, f"{self.page.url}: the page does not answer")
+        if any(phrase in text for phrase in _DOCUMENT_GONE):
+            return PageMoved(text)
+        if self._crashed or any(phrase in text for phrase in _PAGE_GONE):
+            return BrowserError(Outcome.BROWSER_CRASH, text)
+        return BrowserError(Outcome.SITE_ERROR, text)
+
+    async def is_quiet(self, limit_s: float) -> bool:
+        """Whether the document came to rest within the limit. Raises PageMoved if another took its place."""
+        limit_ms = max(0, round(limit_s * 1000))
+        return bool(await self.ask("quiet", self._settings.settle_quiet_ms, limit_ms, limit_s=limit_s))
+
+    async def capture(self) -> bytes:
+        """The viewport as JPEG."""
+        quality = self._settings.jpeg_quality
+        reply = await self.send(
+            "Page.captureScreenshot", {"format": "jpeg", "quality": quality, "optimizeForSpeed": True}
+        )
+        return base64.b64decode(reply["data"])
+
+    async def click(self, x: float, y: float) -> None:
+        """Press and release the left mouse button at a point of the viewport."""
+        at = {"x": x, "y": y}
+        button = {**at, "button": "left", "clickCount": 1}
+        await asyncio.gather(
+            self.send("Input.dispatchMouseEvent", {"type": "mouseMoved", **at}),
+            self.send("Input.dispatchMouseEvent", {"type": "mousePressed", **button, "buttons": 1}),
+            self.send("Input.dispatchMouseEvent", {"type": "mouseReleased", **button}),
+        )
+
+    async def write(self, text: str) -> None:
+        """Put text in place of what is selected, as if pasted; empty text deletes it."""
+        if text:
+            await self.send("Input.insertText", {"text": text})
+        else:
+            await self._press("Delete", 46)
+
+    async def press_enter(self) -> None:
+        """Press Enter in the focused element."""
+        await self._press("Enter", 13, text="\r")
+
+    async def _press(self, key: str, code: int, text: str = "") -> None:
+        event = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        down = {"type": "keyDown" if text else "rawKeyDown", **event, **({"text": text} if text else {})}
+        await asyncio.gather(
+            self.send("Input.dispatchKeyEvent", down), self.send("Input.dispatchKeyEvent", {"type": "keyUp", **event})
+        )
+
+    async def go_back(self) -> bool:
+        """Whether there was a page to go back to; the navigation has then begun."""
+        history = await self.send("Page.getNavigationHistory")
+        index = history["currentIndex"]
+        if index == 0 or history["entries"][index - 1]["url"] == "about:blank":
+            return False
+        await self.send("Page.navigateToHistoryEntry", {"entryId": history["entries"][index - 1]["id"]})
+        return True

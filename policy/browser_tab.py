@@ -1,0 +1,295 @@
+"""Tab: one episode's view of the web. It observes, acts, waits until the page has settled, and tells what happened."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from playwright.async_api import BrowserContext, Dialog, Download, Error, Page, Request
+from playwright.async_api import TimeoutError as PlaywrightTimeout
+
+from policy.blobs import BlobStore
+from policy.browser_page import LivePage, PageMoved
+from policy.browser_settings import BrowserError, BrowserSettings
+from policy.listing import RawPage
+from policy.marks import draw_marks
+from policy.trajectory import Action, ActionKind, Element, Observation, Outcome
+from proposer.look import Look
+
+logger = logging.getLogger(__name__)
+
+_REFUSALS = {403, 429}
+_CAPTCHAS = ("captcha", "are you a robot", "not a robot", "verify you are human", "unusual traffic")
+_CAPTCHA_MAX_CHARS = 1500  # longer pages are about something, even if they name a CAPTCHA
+_AWAITED = {"document", "xhr", "fetch", "script", "stylesheet"}  # what a page may still change by
+_LONG_POLL_S = 1.0  # a request that is open for longer is a long poll or a stream, not something to wait for
+_WAIT_S = 2.0  # what the agent's Wait waits for a change
+_POLL_S = 0.01
+_ERROR_PAGE = "chrome-error:"
+_NOT_SETTLED = "The page is still loading."
+
+
+class Tab:
+    """The current page of an episode, whichever tab that is."""
+
+    def __init__(self, context: BrowserContext, settings: BrowserSettings, blobs: BlobStore, start_url: str) -> None:
+        """Use `open`."""
+        self._context = context
+        self._settings = settings
+        self._blobs = blobs
+        self._start_url = start_url
+        self._pages: list[LivePage] = []
+        self._opened: list[Page] = []
+        self._requests: dict[Request, float] = {}
+        self._answered_at = 0.0
+        self._notices: list[str] = []
+        self._shown: Observation | None = None
+
+    @classmethod
+    async def open(cls, context: BrowserContext, settings: BrowserSettings, blobs: BlobStore, start_url: str) -> "Tab":
+        """A tab at its start page. Raises BrowserError if that can't be had."""
+        tab = cls(context, settings, blobs, start_url)
+        tab._adopt(await LivePage.attach(await context.new_page(), settings))
+        context.on("page", tab._note_new_tab)
+        context.on("request", tab._note_request)
+        context.on("requestfinished", tab._note_request_over)
+        context.on("requestfailed", tab._note_request_over)
+        context.on("dialog", tab._answer_dialog)
+        await tab._go_home()
+        return tab
+
+    # What the page does on its own.
+
+    def _adopt(self, page: LivePage) -> None:
+        page.page.on("download", self._note_download)
+        self._pages.append(page)
+
+    def _note_new_tab(self, page: Page) -> None:
+        self._opened.append(page)
+
+    def _note_request(self, request: Request) -> None:
+        if request.resource_type in _AWAITED:
+            self._requests[request] = time.monotonic()
+
+    def _note_request_over(self, request: Request) -> None:
+        if self._requests.pop(request, None):
+            self._answered_at = time.monotonic()
+
+    def _note_download(self, download: Download) -> None:
+        self._notices.append(f"The download of {download.suggested_filename} was refused.")
+
+    async def _answer_dialog(self, dialog: Dialog) -> None:
+        accept = dialog.type != "prompt"
+        if dialog.type != "beforeunload":
+            answer = "accepted" if accept else "dismissed"
+            self._notices.append(f'The page said: "{dialog.message}" ({dialog.type}, {answer}).')
+        with suppress(Error):  # the page may have gone with its dialog
+            await (dialog.accept() if accept else dialog.dismiss())
+
+    @property
+    def _page(self) -> LivePage:
+        while len(self._pages) > 1 and self._pages[-1].page.is_closed():
+            self._pages.pop()
+            self._notices.append("The tab was closed; this is the tab before it.")
+        return self._pages[-1]
+
+    # Observing.
+
+    async def observe(self, notice: str = "") -> Observation:
+        """What the agent sees now; `notice` is passed on to it. Raises BrowserError if the site refuses the agent."""
+        raw, jpeg = await self._read()
+        elements = raw.marked()
+        picture = await asyncio.to_thread(self._store_marked, jpeg, elements)
+        self._shown = Observation(
+            url=raw.url,
+            title=raw.title,
+            elements=elements,
+            listing=self._listing(raw),
+            screenshot=picture,
+            notice=" ".join(filter(None, [notice, *self._take_notices()])),
+        )
+        return self._shown
+
+    async def look(self) -> Look:
+        """The page as it is, without marks and for no task."""
+        raw, jpeg = await self._read()
+        return Look(raw.url, raw.title, raw.text(), self._listing(raw), jpeg)
+
+    def _listing(self, raw: RawPage) -> str:
+        return raw.listing(page_text=self._settings.page_text, max_chars=self._settings.max_listing_chars)
+
+    def _store_marked(self, jpeg: bytes, elements: tuple[Element, ...]) -> str:
+        return self._blobs.put(draw_marks(jpeg, elements, self._settings.jpeg_quality))
+
+    async def _read(self) -> tuple[RawPage, bytes]:
+        page = self._page
+        read, jpeg = await asyncio.gather(self._steadily(lambda: page.ask("collect")), page.capture())
+        raw = RawPage.model_validate(read)
+        _check_not_refused(raw)
+        return raw, jpeg
+
+    async def _steadily(self, ask: Callable[[], Awaitable[object]]) -> object:
+        """The answer of a page that may be moving on while it is asked."""
+        deadline = time.monotonic() + self._settings.action_deadline_s
+        while True:
+            try:
+                return await ask()
+            except PageMoved as error:
+                if time.monotonic() > deadline:
+                    raise BrowserError(Outcome.SITE_ERROR, "the page never stops navigating") from error
+
+    def _take_notices(self) -> list[str]:
+        notices, self._notices = self._notices, []
+        return notices
+
+    # Acting.
+
+    async def act(self, action: Action, observation: Observation) -> str:
+        """What the agent is to be told about its action, "" if all went well; the page has then settled.
+
+        Raises BrowserError if the episode can't go on: crash, site error, a page that doesn't answer.
+        """
+        problem = await self._perform(action, observation)
+        settled = problem != "" or await self._settle()
+        return " ".join(filter(None, [problem, *self._take_notices(), "" if settled else _NOT_SETTLED]))
+
+    async def _perform(self, action: Action, observation: Observation) -> str:
+        if action.mark is not None and (problem := self._unknown_mark(action.mark, observation)):
+            return problem
+        try:
+            match action.kind:
+                case ActionKind.CLICK:
+                    return await self._click(action.mark)
+                case ActionKind.TYPE:
+                    return await self._type(action.mark, action.text)
+                case ActionKind.SELECT:
+                    return await self._select(action.mark, action.text)
+                case ActionKind.SCROLL:
+                    return await self._scroll(action.mark, action.text)
+                case ActionKind.GO_BACK:
+                    return await self._go_back()
+                case ActionKind.WAIT:
+                    await self._page.ask("change", round(_WAIT_S * 1000), limit_s=_WAIT_S)
+                case ActionKind.HOME:
+                    await self._go_home()
+                case ActionKind.ANSWER:
+                    pass
+        except PageMoved:
+            pass  # the page went elsewhere meanwhile; settling waits for the new one
+        return ""
+
+    def _unknown_mark(self, mark: int, observation: Observation) -> str:
+        if not 1 <= mark <= len(observation.elements):
+            return f"There is no [{mark}] on this page."
+        if self._shown is None or self._shown.elements != observation.elements:
+            return f"Element [{mark}] is no longer there."
+        return ""
+
+    async def _click(self, mark: int | None) -> str:
+        point = await self._page.ask("locate", mark)
+        if "problem" in point:
+            return f"Element [{mark}] {point['problem']}."
+        await self._page.click(point["x"], point["y"])
+        return ""
+
+    async def _type(self, mark: int | None, text: str) -> str:
+        field = await self._page.ask("prepare", mark, text)
+        if "problem" in field:
+            return f"Element [{mark}] {field['problem']}."
+        if not field["done"]:
+            await self._page.write(text)
+        if field["enter"]:
+            await self._page.press_enter()
+        return ""
+
+    async def _select(self, mark: int | None, option: str) -> str:
+        reply = await self._page.ask("choose", mark, option)
+        return f"Element [{mark}] {reply['problem']}." if "problem" in reply else ""
+
+    async def _scroll(self, mark: int | None, direction: str) -> str:
+        reply = await self._page.ask("scroll", mark, direction != "up")
+        if "problem" in reply:
+            return f"Element [{mark}] {reply['problem']}."
+        return "" if reply["moved"] else f"It can't be scrolled further {direction}."
+
+    async def _go_back(self) -> str:
+        if await self._page.go_back():
+            return ""
+        if len(self._pages) == 1:
+            return "There is no page to go back to."
+        await self._pages.pop().page.close()
+        return "The tab was closed; this is the tab before it."
+
+    async def _go_home(self) -> None:
+        """To the start page. Raises BrowserError if the site doesn't show it."""
+        timeout_ms = self._settings.start_deadline_s * 1000
+        try:
+            response = await self._page.page.goto(self._start_url, wait_until="domcontentloaded", timeout=timeout_ms)
+        except (Error, PlaywrightTimeout) as error:
+            text = str(error).split("\n", 1)[0]
+            crashed = "crash" in text or "closed" in text
+            raise BrowserError(Outcome.BROWSER_CRASH if crashed else Outcome.SITE_ERROR, text) from error
+        status = response.status if response else 0
+        if status in _REFUSALS:
+            raise BrowserError(Outcome.BLOCKED, f"{self._start_url}: HTTP {status}")
+        if status >= 400:
+            raise BrowserError(Outcome.SITE_ERROR, f"{self._start_url}: HTTP {status}")
+
+    # Settling.
+
+    async def _settle(self) -> bool:
+        """Whether the page came to rest by the deadline; a new tab is then current, an unreachable page left again."""
+        deadline = time.monotonic() + self._settings.settle_deadline_s
+        settled = await self._come_to_rest(deadline)
+        if self._page.page.url.startswith(_ERROR_PAGE):
+            await self._leave_error_page()
+            settled = await self._come_to_rest(time.monotonic() + self._settings.settle_deadline_s)
+        return settled
+
+    async def _come_to_rest(self, deadline: float) -> bool:
+        while (left_s := deadline - time.monotonic()) > 0:
+            await self._follow_new_tabs(deadline)
+            try:
+                quiet = await self._page.is_quiet(left_s)
+            except PageMoved:
+                continue
+            if self._is_waiting():
+                await asyncio.sleep(_POLL_S)
+            elif not self._opened and not self._page.num_opening:
+                return quiet
+        return False
+
+    def _is_waiting(self) -> bool:
+        """Whether an answer of the network may still change the page, or came just now."""
+        now = time.monotonic()
+        just_now = now - self._answered_at < self._settings.settle_quiet_ms / 1000
+        return just_now or any(now - asked_at < _LONG_POLL_S for asked_at in self._requests.values())
+
+    async def _follow_new_tabs(self, deadline: float) -> None:
+        page = self._page
+        while page.num_opening > len(self._opened) and time.monotonic() < deadline:
+            await asyncio.sleep(_POLL_S)
+        page.num_opening = 0
+        while self._opened:
+            try:
+                self._adopt(await LivePage.attach(self._opened.pop(0), self._settings))
+            except Error:
+                logger.info("a new tab closed at once")
+            else:
+                self._notices.append("A new tab was opened; this is the new tab.")
+
+    async def _leave_error_page(self) -> None:
+        """Away from the browser's own error page: the agent is told, and is where it was before."""
+        self._notices.append("The page could not be opened.")
+        if await self._go_back():
+            await self._go_home()
+
+
+def _check_not_refused(raw: RawPage) -> None:
+    """Raises BrowserError if the page tells a robot to go away."""
+    if raw.status in _REFUSALS:
+        raise BrowserError(Outcome.BLOCKED, f"{raw.url}: HTTP {raw.status}")
+    said = f"{raw.title}\n{raw.text()}".casefold()
+    if len(said) < _CAPTCHA_MAX_CHARS and any(phrase in said for phrase in _CAPTCHAS):
+        raise BrowserError(Outcome.BLOCKED, f"{raw.url}: asks for a CAPTCHA")
