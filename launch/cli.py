@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from launch import config as configs
 from launch.books import LedgerError, Phase, Purpose
 from launch.config import Config, ConfigError
+from launch.errors import RunFailed, Stopped
 from launch.ledger import Ledger, has_run
 
 EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED = 1, 2, 75
@@ -40,7 +41,6 @@ SetOption = Annotated[
 def _errors() -> Iterator[None]:
     """Turn the errors a user can do something about into one line each and an exit code."""
     from launch.preflight import PreflightError
-    from launch.team import RunFailed, Stopped
     from proposer.generate import ModelError
 
     try:

@@ -17,9 +17,10 @@ from pathlib import Path
 from launch import inbox, preflight, stages, summary
 from launch.books import LedgerError, Phase, Purpose, WeightsRow
 from launch.config import Config, ConfigError, resolve
+from launch.errors import Stopped
 from launch.ledger import Ledger
 from launch.rounds import run_rounds
-from launch.team import Stopped, Team, Watch, make_team, open_frozen, open_team
+from launch.team import Team, Watch, make_team, open_frozen, open_team
 from launch.tracking import Tracker
 from proposer.task import Task
 

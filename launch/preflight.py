@@ -3,17 +3,21 @@
 In: a config. Out: one line for each thing that is missing, taken, full or out of reach.
 """
 
+import asyncio
 import importlib.util
 import os
 import shutil
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import psutil
-from policy.browser import BrowserError, find_executable
 
 from launch.config import FROZEN_ROLES, Config
+from policy.blobs import BlobStore
+from policy.browser import Browser
+from policy.browser_settings import BrowserError, BrowserSettings
 from proposer.task import Website
 from sites.catalogue import SITES
 
@@ -69,9 +73,14 @@ def _is_free(port: int) -> bool:
 
 def _browser(config: Config) -> Iterator[str]:
     try:
-        find_executable(config.rollout.browser)
+        asyncio.run(_start_browser(config.rollout.browser))
     except BrowserError as error:
         yield f"rollout.browser: {error}"
+
+
+async def _start_browser(settings: BrowserSettings) -> None:
+    async with Browser(settings, BlobStore(Path(os.devnull))):
+        pass
 
 
 def _space(config: Config) -> Iterator[str]:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from evaluator.judge import judge as judge_one
 from launch import inbox, summary
 from launch.books import Episode, Phase, ProposalRow, Purpose, TrajectoryRow, WeightsRow
-from launch.team import RunFailed, Team
-from launch.workers import Order, WorkerLost, failed_trajectory
+from launch.errors import RunFailed, WorkerLost
+from launch.team import Team
+from launch.workers import Order, failed_trajectory
 from policy.endpoint import EndpointSettings
 from policy.trajectory import Outcome, Trajectory
 from proposer.generate import ModelError, Sampling
@@ -201,10 +202,15 @@ def _check_books(team: Team, k: int, purposes: Sequence[Purpose]) -> None:
 
 async def _judge(team: Team, trajectory: Trajectory) -> None:
     """r = R(tau, c), committed; a judge outage leaves the trajectory without verdict."""
+    endpoint = team.config.endpoints.judge
     async with team.judge_slots:
         try:
             verdict = await judge_one(
-                trajectory, generate=team.models["judge"], blobs=team.blobs, settings=team.config.judge
+                trajectory,
+                generate=team.models["judge"],
+                blobs=team.blobs,
+                settings=team.config.judge,
+                name=endpoint.model if endpoint else "starter",
             )
         except ModelError as error:
             logger.warning("%s: no verdict: %s", trajectory.id, error)
@@ -258,7 +264,9 @@ async def train(team: Team, k: int) -> None:
         return
     parent = team.ledger.newest_weights(before_round=k)
     row = WeightsRow(k, parent.version, k, f"weights/v{k:06d}")
-    metrics = await team.workers.learn(manifest, team.weights_dir(parent), team.weights_dir(row), team.config.learner)
+    settings = team.config.learner
+    settings = settings.model_copy(update={"seed": team.seed(k, "learner", settings.seed)})
+    metrics = await team.workers.learn(manifest, team.weights_dir(parent), team.weights_dir(row), settings)
     team.ledger.set_metrics(k, {f"learn/{key.removeprefix('learn/')}": value for key, value in metrics.items()})
     team.ledger.commit_weights(row)
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from launch.books import Phase, WeightsRow
 from launch.config import FROZEN_ROLES, Config, FrozenRole
+from launch.errors import Stopped
 from launch.ledger import Ledger
 from launch.tracking import Tracker
 from launch.workers import Workers
@@ -25,14 +26,6 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Watch = Callable[[int, Phase, int, int], None]
 """(round, phase, done, wanted): told as work gets done, for a progress bar."""
-
-
-class Stopped(Exception):
-    """The run was asked to stop and has; what was finished is committed, `resume` goes on from there."""
-
-
-class RunFailed(RuntimeError):
-    """The run can't go on; the message says why and what to look at. What was committed stays."""
 
 
 @contextlib.asynccontextmanager

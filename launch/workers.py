@@ -11,22 +11,24 @@ import os
 import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
 import ray
-from policy.browser import Browser
-from policy.explore import look_around
 from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
 
 from launch import inbox
 from launch.config import ClusterSettings, RolloutSettings
+from launch.errors import RunFailed, WorkerLost
 from policy.agent import AgentSettings, roll_out
 from policy.blobs import BlobStore
+from policy.browser import Browser
 from policy.browser_settings import BrowserError, BrowserSettings
 from policy.endpoint import EndpointSettings, open_endpoint
+from policy.explore import look_around
 from policy.trajectory import Outcome, Trajectory
-from proposer.generate import Sampling
+from proposer.generate import Generate, Sampling
 from proposer.look import Look
 from proposer.task import Task, Website
 from rl.learner import LearnerSettings
@@ -39,10 +41,6 @@ DEADLINE_MARGIN_S = 60.0
 LOOK_DEADLINE_S = 180.0
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Local Ray only; what passes through it is small (screenshots travel as files)."""
-
-
-class WorkerLost(RuntimeError):
-    """A worker died, or overran its deadline and was killed; its episode can be tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ class RolloutActor:
                 order.trajectory_id,
                 browser=browser,
                 practice=self._open_practice(order.task.website),
-                generate=open_endpoint(order.policy, weights=order.weights),
+                generate=_open_policy(order.policy, order.weights),
                 settings=self._agent,
                 sampling=order.sampling,
             )
@@ -114,6 +112,11 @@ class RolloutActor:
         if self._practice is None:
             self._practice = PracticeServer()
         return self._practice
+
+
+@lru_cache(maxsize=2)
+def _open_policy(settings: EndpointSettings, weights: int) -> Generate:
+    return open_endpoint(settings, weights=weights)
 
 
 def failed_trajectory(order: Order, outcome: Outcome, error: str) -> Trajectory:
@@ -172,7 +175,7 @@ class Workers:
             return await self._ask(index, reference, LOOK_DEADLINE_S)
 
     async def learn(self, manifest: Path, parent: Path, out: Path, settings: LearnerSettings) -> dict[str, float]:
-        """Update the weights in a process of its own; the learner's metrics. Raises RuntimeError if it fails."""
+        """Update the weights in a process of its own; the learner's metrics. Raises RunFailed."""
         num_cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
         task = ray.remote(_update).options(
             num_cpus=num_cpus, num_gpus=self._cluster.learner_gpus, max_retries=0, max_calls=1
@@ -181,7 +184,7 @@ class Workers:
         try:
             return await asyncio.wrap_future(reference.future())
         except (RayTaskError, WorkerCrashedError) as error:
-            raise RuntimeError(f"the learner failed: {str(error).strip().splitlines()[-1]}") from error
+            raise RunFailed(f"the learner failed: {str(error).strip().splitlines()[-1]}") from error
         finally:
             ray.cancel(reference, force=True)
 

@@ -6,17 +6,20 @@
 import asyncio
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from policy.blobs import BlobStore
-from policy.browser import Browser, BrowserError, Tab
+from policy.browser_settings import BrowserError
 from policy.prompt import describe, parse, render
 from policy.trajectory import Action, ActionKind, Observation, Outcome, Step, Trajectory
 from proposer.generate import Generate, ModelError, Sampling
 from proposer.task import Task
 from sites.server import PracticeServer, Visit
+
+if TYPE_CHECKING:
+    from policy.browser import Browser, Tab
 
 
 class AgentSettings(BaseModel):
@@ -43,7 +46,7 @@ class Episode:
     """An attempt under way."""
 
     task: Task
-    tab: Tab
+    tab: "Tab"
     blobs: BlobStore
     generate: Generate
     settings: AgentSettings
@@ -101,7 +104,7 @@ async def roll_out(
     task: Task,
     trajectory_id: str,
     *,
-    browser: Browser,
+    browser: "Browser",
     practice: PracticeServer | None,
     generate: Generate,
     settings: AgentSettings,
@@ -137,7 +140,7 @@ def _open_world(task: Task, practice: PracticeServer | None) -> Visit | None:
 
 
 async def _attempt(
-    task: Task, visit: Visit | None, browser: Browser, generate: Generate, settings: AgentSettings, sampling: Sampling
+    task: Task, visit: Visit | None, browser: "Browser", generate: Generate, settings: AgentSettings, sampling: Sampling
 ) -> dict[str, Any]:
     """The fields of a Trajectory that the attempt decides."""
     episode: Episode | None = None

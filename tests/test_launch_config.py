@@ -1,0 +1,91 @@
+"""Configs: every shipped one loads, and what is wrong with one is said in a line."""
+
+from pathlib import Path
+
+import pytest
+
+from launch import config as configs
+from launch.config import ConfigError
+
+MINIMAL = """
+[run]
+name = "mini"
+rounds = 1
+[model]
+starter = "starter"
+[rollout]
+tasks_per_round = 4
+[[websites]]
+name = "shop"
+url = "practice:shop"
+"""
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    path = tmp_path / "mini.toml"
+    path.write_text(MINIMAL)
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(configs.BUILT_IN.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_config_loads(path: Path) -> None:
+    assert configs.load(path).run.name == path.stem
+
+
+def test_the_webvoyager_config_has_the_papers_thirteen_sites() -> None:
+    websites = configs.load("pae_webvoyager_7b").websites
+    assert len(websites) == 13
+    assert all(website.url.startswith("https://") and website.description for website in websites)
+
+
+def test_a_built_in_config_is_found_by_its_bare_name() -> None:
+    assert configs.load("quickstart") == configs.load(configs.BUILT_IN / "quickstart.toml")
+
+
+def test_every_key_is_documented() -> None:
+    sections = [configs.Config]
+    while sections:
+        section = sections.pop()
+        for name, field in section.model_fields.items():
+            assert field.description or section.__module__.startswith(("policy.browser", "proposer.task")), name
+            if isinstance(field.annotation, type) and hasattr(field.annotation, "model_fields"):
+                sections.append(field.annotation)
+
+
+def test_overrides_set_nested_keys_of_any_type(toml: Path) -> None:
+    overrides = ["rollout.tasks_per_round=9", "rollout.agent.temperature=0.5", "run.name=other", "websites.0.name=s"]
+    config = configs.load(toml, overrides)
+    assert (config.rollout.tasks_per_round, config.rollout.agent.temperature) == (9, 0.5)
+    assert (config.run.name, config.websites[0].name) == ("other", "s")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("run.rouns=3", "run.rouns: unknown key"),
+        ("rollout.num_actors=0", "rollout.num_actors: Input should be greater than or equal to 1 (got 0)"),
+        ("run.rounds=many", "run.rounds: Input should be a valid integer"),
+        ("model.base=elsewhere", "expected exactly one of `starter` and `base`"),
+        ("websites.0.role=unseen", "expected at least one with role 'train'"),
+        ("websites.3.role=unseen", "--set websites.3.role=unseen"),
+        ("rounds", "expected section.key=value"),
+    ],
+)
+def test_a_mistake_is_named_with_its_key_in_one_line(toml: Path, override: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        configs.load(toml, [override])
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_names_the_built_in_configs() -> None:
+    with pytest.raises(ConfigError, match="quickstart"):
+        configs.load("no-such-config")
+
+
+def test_a_file_that_is_no_toml_is_a_config_error(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("[run\n")
+    with pytest.raises(ConfigError, match="not TOML"):
+        configs.load(path)
