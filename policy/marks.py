@@ -40,11 +40,13 @@ def draw_marks(jpeg: bytes, elements: Iterable[Element], quality: int) -> bytes:
     return _jpeg(picture, quality)
 
 
-def scaled(jpeg: bytes, width_px: int, height_px: int) -> bytes:
-    """The picture as JPEG at exactly that size, for a model that takes no other."""
+def scaled(jpeg: bytes, longest_px: int) -> bytes:
+    """The picture as JPEG with its longest side scaled to that, in its own proportions."""
     picture = Image.open(io.BytesIO(jpeg))
-    picture.draft("RGB", (width_px, height_px))  # decodes straight to a smaller size where one is near
-    return _jpeg(picture.convert("RGB").resize((width_px, height_px), Image.Resampling.BOX), _MODEL_QUALITY)
+    share = longest_px / max(picture.size)
+    size = (max(1, round(picture.width * share)), max(1, round(picture.height * share)))
+    picture.draft("RGB", size)  # decodes straight to a smaller size where one is near
+    return _jpeg(picture.convert("RGB").resize(size, Image.Resampling.BOX), _MODEL_QUALITY)
 
 
 def _jpeg(picture: Image.Image, quality: int) -> bytes:
