@@ -35,16 +35,19 @@ _FLAGS = (
 _CLOSE_DEADLINE_S = 5.0
 
 
-def find_executable(settings: BrowserSettings, bundled: str) -> str:
-    """Path of the Chromium to use; `bundled`: where Playwright's own would be. Raises BrowserError if there is none."""
-    candidates = [settings.executable] if settings.executable else [bundled, *_COMMANDS]
+def find_executable(settings: BrowserSettings, bundled: str) -> str | None:
+    """Path of the Chromium to use; None: Playwright's own, which it finds itself (`bundled` is where it would be).
+
+    Raises BrowserError if there is none.
+    """
+    if settings.executable is None and Path(bundled).exists():
+        return None
+    candidates = [settings.executable] if settings.executable else list(_COMMANDS)
     for candidate in candidates:
         if found := shutil.which(candidate):
             return found
-    looked_for = ", ".join(candidates)
-    raise BrowserError(
-        Outcome.RESET_FAILURE, f"no Chromium: looked for {looked_for} (apt install chromium, or playwright install)"
-    )
+    looked_for = ", ".join(candidates if settings.executable else [bundled, *candidates])
+    raise BrowserError(Outcome.RESET_FAILURE, f"no Chromium found; looked for {looked_for}. Try: apt install chromium")
 
 
 @dataclass(slots=True)
@@ -62,7 +65,7 @@ class Browser:
     def __init__(self, settings: BrowserSettings, blobs: BlobStore) -> None:
         """Nothing starts before the context manager is entered."""
         self._settings = settings
-        self._blobs = blobs
+        self.blobs = blobs
         self._playwright: Playwright | None = None
         self._process: _Process | None = None
         self._launching = asyncio.Lock()
@@ -91,7 +94,8 @@ class Browser:
     async def _launch(self) -> _Process:
         assert self._playwright is not None, "use Browser as an async context manager"
         engine = self._playwright.chromium
-        executable = find_executable(self._settings, engine.executable_path)
+        bundled = engine.executable_path
+        executable = find_executable(self._settings, bundled)
         as_root = os.geteuid() == 0
         if as_root:
             logger.warning("running as root: Chromium's sandbox is off")
@@ -104,8 +108,8 @@ class Browser:
                 timeout=self._settings.start_deadline_s * 1000,
             )
         except Error as error:
-            raise BrowserError(Outcome.RESET_FAILURE, f"{executable} does not start: {error}") from error
-        logger.info("started %s %s", Path(executable).name, chromium.version)
+            raise BrowserError(Outcome.RESET_FAILURE, f"{executable or bundled} does not start: {error}") from error
+        logger.info("started Chromium %s: %s", chromium.version, executable or bundled)
         return _Process(chromium)
 
     @asynccontextmanager
@@ -118,7 +122,7 @@ class Browser:
         try:
             context = await self._open_context(process)
             try:
-                yield await Tab.open(context, self._settings, self._blobs, start_url)
+                yield await Tab.open(context, self._settings, self.blobs, start_url)
             finally:
                 await _close_context(context)
         finally:
