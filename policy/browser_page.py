@@ -16,7 +16,14 @@ from policy.trajectory import Outcome
 
 _WORLD = "pae"
 _SCRIPT = (Path(__file__).parent / "observe.js").read_text(encoding="utf-8")
-_DOCUMENT_GONE = ("Cannot find context", "uniqueContextId not found", "context was destroyed", "navigated or closed")
+_DOCUMENT_GONE = (
+    "Cannot find context",
+    "uniqueContextId not found",
+    "context was destroyed",
+    "navigated or closed",
+    "Unable to capture screenshot",  # nothing painted yet
+    "Not attached to an active page",
+)
 _PAGE_GONE = ("closed", "crashed", "detached")
 
 
@@ -32,6 +39,8 @@ class LivePage:
         self.page = page
         self.num_opening = 0
         """New tabs that the page has asked for and that the context has not reported yet."""
+        self.is_navigating = False
+        """Whether the page is on its way to a document that hasn't come yet."""
         self._session = session
         self._settings = settings
         self._main_frame = main_frame
@@ -48,6 +57,9 @@ class LivePage:
         page.on("crash", live._note_crash)
         session.on("Runtime.executionContextCreated", live._note_world)
         session.on("Runtime.executionContextsCleared", live._note_worlds_gone)
+        session.on("Page.frameStartedNavigating", live._note_navigation)
+        session.on("Page.frameNavigated", live._note_commit)
+        session.on("Page.frameStoppedLoading", live._note_stop)
         session.on("Page.windowOpen", live._note_window)
         script = {"source": _SCRIPT, "worldName": _WORLD, "runImmediately": True}
         await asyncio.gather(
@@ -63,6 +75,18 @@ class LivePage:
 
     def _note_window(self, _: dict[str, Any]) -> None:
         self.num_opening += 1
+
+    def _note_navigation(self, event: dict[str, Any]) -> None:
+        if event["frameId"] == self._main_frame and not event["navigationType"].lower().endswith("samedocument"):
+            self.is_navigating = True
+
+    def _note_commit(self, event: dict[str, Any]) -> None:
+        if event["frame"]["id"] == self._main_frame:
+            self.is_navigating = False
+
+    def _note_stop(self, event: dict[str, Any]) -> None:
+        if event["frameId"] == self._main_frame:
+            self.is_navigating = False  # also where nothing came: a download, or an answer without content
 
     def _note_world(self, event: dict[str, Any]) -> None:
         context = event["context"]
@@ -117,13 +141,16 @@ class LivePage:
             return BrowserError(Outcome.BROWSER_CRASH, text)
         return BrowserError(Outcome.SITE_ERROR, text)
 
-    async def is_quiet(self, limit_s: float) -> bool:
-        """Whether the document came to rest within the limit. Raises PageMoved if another took its place."""
+    async def is_quiet(self, limit_s: float, *, afresh: bool) -> bool:
+        """Whether the document came to rest within the limit. Raises PageMoved if another took its place.
+
+        `afresh`: what happened before this call doesn't count as rest.
+        """
         limit_ms = max(0, round(limit_s * 1000))
-        return bool(await self.ask("quiet", self._settings.settle_quiet_ms, limit_ms, limit_s=limit_s))
+        return bool(await self.ask("quiet", self._settings.settle_quiet_ms, limit_ms, afresh, limit_s=limit_s))
 
     async def capture(self) -> bytes:
-        """The viewport as JPEG."""
+        """The viewport as JPEG. Raises PageMoved if there is nothing painted yet."""
         quality = self._settings.jpeg_quality
         reply = await self.send(
             "Page.captureScreenshot", {"format": "jpeg", "quality": quality, "optimizeForSpeed": True}

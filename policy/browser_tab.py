@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from playwright.async_api import BrowserContext, Dialog, Download, Error, Page, Request
@@ -57,6 +56,7 @@ class Tab:
         context.on("requestfailed", tab._note_request_over)
         context.on("dialog", tab._answer_dialog)
         await tab._go_home()
+        await tab._settle()
         return tab
 
     # What the page does on its own.
@@ -123,21 +123,19 @@ class Tab:
         return self._blobs.put(draw_marks(jpeg, elements, self._settings.jpeg_quality))
 
     async def _read(self) -> tuple[RawPage, bytes]:
-        page = self._page
-        read, jpeg = await asyncio.gather(self._steadily(lambda: page.ask("collect")), page.capture())
-        raw = RawPage.model_validate(read)
-        _check_not_refused(raw)
-        return raw, jpeg
-
-    async def _steadily(self, ask: Callable[[], Awaitable[object]]) -> object:
-        """The answer of a page that may be moving on while it is asked."""
+        """One pass over the page and its picture, both of one document."""
         deadline = time.monotonic() + self._settings.action_deadline_s
         while True:
+            page = self._page
             try:
-                return await ask()
+                read, jpeg = await asyncio.gather(page.ask("collect"), page.capture())
             except PageMoved as error:
                 if time.monotonic() > deadline:
-                    raise BrowserError(Outcome.SITE_ERROR, "the page never stops navigating") from error
+                    raise BrowserError(Outcome.SITE_ERROR, f"{page.page.url} never stops navigating") from error
+            else:
+                raw = RawPage.model_validate(read)
+                _check_not_refused(raw)
+                return raw, jpeg
 
     def _take_notices(self) -> list[str]:
         notices, self._notices = self._notices, []
@@ -248,12 +246,15 @@ class Tab:
         return settled
 
     async def _come_to_rest(self, deadline: float) -> bool:
+        afresh = True
         while (left_s := deadline - time.monotonic()) > 0:
             await self._follow_new_tabs(deadline)
             try:
-                quiet = await self._page.is_quiet(left_s)
+                quiet = await self._page.is_quiet(left_s, afresh=afresh)
             except PageMoved:
                 continue
+            finally:
+                afresh = False
             if self._is_waiting():
                 await asyncio.sleep(_POLL_S)
             elif not self._opened and not self._page.num_opening:
@@ -262,6 +263,8 @@ class Tab:
 
     def _is_waiting(self) -> bool:
         """Whether an answer of the network may still change the page, or came just now."""
+        if self._page.is_navigating:
+            return True
         now = time.monotonic()
         just_now = now - self._answered_at < self._settings.settle_quiet_ms / 1000
         return just_now or any(now - asked_at < _LONG_POLL_S for asked_at in self._requests.values())

@@ -390,8 +390,10 @@
     return document.getAnimations().some((animation) => animation.playState === "running"
       && animation.effect?.getComputedTiming().endTime < 1000);
   };
-  // Resolves once nothing has changed for quietMs (true) or limitMs are over (false).
-  const quiet = (quietMs, limitMs) => new Promise((resolve) => {
+  // Resolves once nothing has changed for quietMs (true) or limitMs are over (false). `afresh`: counted from now, since
+  // what an action sets going (a submitted form) may begin only after it was acknowledged.
+  const quiet = (quietMs, limitMs, afresh) => new Promise((resolve) => {
+    if (afresh) touch();
     const end = performance.now() + limitMs;
     const look = () => {
       const now = performance.now();
