@@ -88,7 +88,23 @@ install_packages() {
 
 # --- browser ---
 
-browser_works() { "$PYTHON" -m policy.browser >/dev/null 2>&1; }
+browser_works() {
+    "$PYTHON" - <<'PROGRAM' >/dev/null 2>&1
+import asyncio
+from pathlib import Path
+
+from policy.blobs import BlobStore
+from policy.browser import Browser, BrowserSettings
+
+
+async def start() -> None:
+    async with Browser(BrowserSettings(), BlobStore(Path("unused"))):
+        pass
+
+
+asyncio.run(start())
+PROGRAM
+}
 
 install_browser() {
     browser_works && return
