@@ -55,8 +55,8 @@ def render(trajectory: Trajectory, pictures: Sequence[bytes], settings: JudgeSet
     actions = "\n".join(taken[-settings.max_actions :] if settings.max_actions else []) or "none"
     answer = trajectory.answer if trajectory.answer is not None else "(the agent gave no answer)"
     page = f"<page>\n{_fenced(trajectory.final)}\n</page>\n" if settings.page_text else ""
-    text = f"Task: {trajectory.task.instruction}\n{page}Last actions:\n{_escape(actions)}\n"
-    return Prompt(SYSTEM, (*pictures, f"{text}Answer: {_escape(answer)}\nTask: {trajectory.task.instruction}\n"))
+    text = f"{page}Last actions:\n{_escape(actions)}\nAnswer: {_escape(answer)}\nTask: {trajectory.task.instruction}\n"
+    return Prompt(SYSTEM, (*pictures, text))
 
 
 def _fenced(final: Observation | None) -> str:

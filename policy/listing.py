@@ -67,7 +67,8 @@ class RawPage(BaseModel):
 
 
 def _element_line(mark: int, element: RawElement) -> str:
-    line = f"[{mark}] <{element.tag}> {element.name}".rstrip()
+    # The mark follows the name: a small model looks a name up and reads on, far sooner than it learns to look back.
+    line = f"<{element.tag}> {element.name}".rstrip() + f" [{mark}]"
     if element.value:
         line += f" = {element.value}"
     if element.options:

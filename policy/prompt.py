@@ -45,7 +45,8 @@ def render(instruction: str, observation: Observation, history: Sequence[str], p
     done = "\n".join(f"{n}. {action}" for n, action in enumerate(history, 1)) or "nothing"
     notice = f"\nNotice: {observation.notice}" if observation.notice else ""
     page = f"Page: {observation.title}\n{observation.listing}"
-    text = f"Task: {instruction}\n{page}\nDone so far:\n{done}{notice}\nTask: {instruction}\n"
+    # The page comes first: vLLM keeps it cached for every sample and task that meets the same page.
+    text = f"{page}\nDone so far:\n{done}{notice}\nTask: {instruction}\n"
     return Prompt(SYSTEM, (text,) if picture is None else (picture, text))
 
 

@@ -36,7 +36,7 @@ class Observation(_Record):
     title: str
     elements: tuple[Element, ...]
     listing: str
-    """The page in document order: one line per marked element (``[4] <button> Add to cart``), with lines of visible
+    """The page in document order: one line per marked element (``<button> Add to cart [4]``), with lines of visible
     text between them where the config asks for page text."""
     screenshot: str
     """Name of the picture with marks: sha256 of its bytes, in the blob store."""

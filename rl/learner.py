@@ -77,8 +77,7 @@ def update(manifest: Path, parent: Path, out: Path, *, settings: LearnerSettings
     if not data.samples:
         raise ValueError(f"manifest {manifest}: expected at least one sample")
     started = time.monotonic()
-    model = load_model(parent, lora_rank=settings.lora_rank, lora_alpha=settings.lora_alpha, seed=settings.seed,
-                       num_threads=settings.num_threads)
+    model = load_model(parent, settings)
     blobs = BlobStore(manifest.parent.parent / "blobs")
     parity = measure_parity(model, data.samples, blobs, settings)
     metrics = train(model, data.samples, blobs, settings)

@@ -23,6 +23,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from policy.blobs import BlobStore
 from policy.marks import scaled
+from rl.learner import LearnerSettings
 from rl.selection import Sample
 
 LORA_TARGETS = r".*(text_model|language_model).*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -104,29 +105,36 @@ class TrainedModel:
 
     def _pixels(self, samples: Sequence[Sample], blobs: BlobStore, image_px: int | None) -> dict[str, torch.Tensor]:
         """What the processor makes of the samples' pictures; samples without any share no call with others."""
-        pictures = [[_picture(blobs.get(name), image_px) for name in sample.pictures] for sample in samples]
+        pictures = [[open_picture(blobs.get(name), image_px) for name in sample.pictures] for sample in samples]
         if not any(pictures):
             return {}
         features = self.processor.image_processor(pictures, return_tensors="pt")
         return {name: value.to(self.device) for name, value in features.items() if isinstance(value, torch.Tensor)}
 
 
-def _picture(data: bytes, image_px: int | None) -> Image.Image:
+def open_picture(data: bytes, image_px: int | None) -> Image.Image:
+    """A picture as the model takes it, longest side `image_px` (None: as it is)."""
     return Image.open(io.BytesIO(data if image_px is None else scaled(data, image_px))).convert("RGB")
 
 
-def load_model(
-    directory: Path, *, lora_rank: int | None, lora_alpha: int, seed: int, num_threads: int | None
-) -> TrainedModel:
-    """A model ready to train: LoRA matrices on frozen weights, or (rank None) the language model's own weights."""
-    torch.manual_seed(seed)
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
+def load_model(directory: Path, settings: LearnerSettings, *, train_vision: bool = False) -> TrainedModel:
+    """A model ready to train: LoRA matrices on frozen weights, or (rank None) the language model's own weights.
+
+    With `train_vision` the vision tower and its connector are trained as well.
+    """
+    torch.manual_seed(settings.seed)
+    if settings.num_threads is not None:
+        torch.set_num_threads(settings.num_threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.bfloat16).to(device)
     network.requires_grad_(False)
-    if lora_rank is not None:
-        lora = LoraConfig(r=lora_rank, lora_alpha=lora_alpha, target_modules=LORA_TARGETS)
+    if settings.lora_rank is not None:
+        lora = LoraConfig(
+            r=settings.lora_rank,
+            lora_alpha=settings.lora_alpha,
+            target_modules=LORA_TARGETS,
+            modules_to_save=["vision_model", "connector"] if train_vision else None,
+        )
         network = get_peft_model(network, lora)
     else:
         network.model.get_decoder().layers.requires_grad_(True)

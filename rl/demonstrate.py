@@ -1,0 +1,121 @@
+"""Scripted demonstrations: gold tasks' solutions, and their near misses, acted out in the real browser.
+
+A script is a `Generate` like any model, so a demonstration is an ordinary rollout: it reads the listing in its prompt,
+finds the element that the next move names, and replies in the policy's own format.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from policy.agent import AgentSettings, roll_out
+from policy.blobs import BlobStore
+from policy.browser import Browser, BrowserSettings
+from policy.prompt import action_text
+from policy.trajectory import Action, ActionKind, Trajectory
+from proposer.generate import Generate, Prompt, Response, Sampling
+from proposer.task import Task, Website
+from sites.catalogue import SITES
+from sites.contract import GoldTask, Move, gold_tasks
+from sites.server import PracticeServer
+
+logger = logging.getLogger(__name__)
+
+_LINE = re.compile(r"^<[^>]+> (?P<name>.*?) \[(?P<mark>\d+)\]")
+_BELOW = "... (page continues below)"
+MAX_STEPS = 16
+EPISODES_AT_ONCE = 4
+
+
+class DemonstrationError(RuntimeError):
+    """A scripted move names an element that its page doesn't show."""
+
+
+def scripted(moves: Sequence[Move]) -> Generate:
+    """A policy that makes these moves in order, scrolling down to elements that aren't in view yet."""
+    remaining = list(moves)
+
+    async def generate(prompt: Prompt, sampling: Sampling) -> Response:
+        listing = "".join(part for part in prompt.parts if isinstance(part, str))
+        move = remaining[0]
+        mark = find_mark(listing, move.target) if move.target else None
+        if move.target and mark is None:
+            if _BELOW not in listing:
+                raise DemonstrationError(f"no element named {move.target!r} in:\n{listing}")
+            down = Action(kind=ActionKind.SCROLL, text="down")
+            return Response(f"Thought: What I look for must be further down.\nAction: {action_text(down)}")
+        remaining.pop(0)
+        action = Action(kind=ActionKind(move.action), mark=mark, text=move.text)
+        return Response(f"Thought: {move.thought}\nAction: {action_text(action)}")
+
+    return generate
+
+
+def find_mark(listing: str, name: str) -> int | None:
+    """The mark of the first listed element with this accessible name; None if there is none."""
+    for line in listing.splitlines():
+        match = _LINE.match(line)
+        if match and match["name"] == name:
+            return int(match["mark"])
+    return None
+
+
+async def demonstrate(
+    task: GoldTask, moves: Sequence[Move], website: Website, trajectory_id: str, *, browser: Browser, practice: PracticeServer
+) -> Trajectory:
+    """The record of a script's attempt at a gold task. Raises DemonstrationError if a move can't be made."""
+    world = task.id.split("/")[1]
+    asked = Task(website=website, instruction=task.instruction, world=world, source="gold", gold_id=task.id)
+    return await roll_out(
+        asked,
+        trajectory_id,
+        browser=browser,
+        practice=practice,
+        generate=scripted(moves),
+        settings=AgentSettings(max_steps=MAX_STEPS),
+        sampling=Sampling(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What to act out: a gold task with its solution, or with one of its near misses."""
+
+    name: str
+    site: str
+    task: GoldTask
+    moves: tuple[Move, ...]
+
+
+def scripts(sites: Sequence[str], worlds: Sequence[int]) -> Iterator[Script]:
+    """Every solution and near miss of the gold tasks of these training worlds."""
+    for site in sites:
+        for number in worlds:
+            for task in gold_tasks(SITES[site], f"train-{number}"):
+                for index, moves in enumerate((task.solution, *task.near_misses)):
+                    yield Script(f"{task.id.replace('/', '_')}_{index}", site, task, moves)
+
+
+async def collect(folder: Path, blobs: BlobStore, sites: Sequence[str], worlds: Sequence[int]) -> list[Trajectory]:
+    """The records of all scripts, kept as JSON files in `folder`: those that are there already aren't acted again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = list(scripts(sites, worlds))
+    queue = iter([script for script in wanted if not (folder / f"{script.name}.json").exists()])
+    with PracticeServer() as practice:
+        async with Browser(BrowserSettings(), blobs) as browser:
+
+            async def act() -> None:
+                for script in queue:
+                    website = Website(name=script.site, url=f"practice:{script.site}", description=SITES[script.site].description)
+                    record = await demonstrate(
+                        script.task, script.moves, website, script.name, browser=browser, practice=practice
+                    )
+                    (folder / f"{script.name}.json").write_text(record.model_dump_json())
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(EPISODES_AT_ONCE):
+                    group.create_task(act())
+    return [Trajectory.model_validate_json((folder / f"{script.name}.json").read_text()) for script in wanted]

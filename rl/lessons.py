@@ -1,0 +1,124 @@
+"""Lessons for the starter: demonstrations turned into prompts and the replies wanted, for each of the three roles."""
+
+import json
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import evaluator.judge
+import policy.prompt
+import proposer.propose
+from evaluator.judge import JudgeSettings, last_screenshots
+from evaluator.truth import ground_truth
+from policy.agent import AgentSettings
+from policy.blobs import BlobStore
+from policy.trajectory import Trajectory
+from proposer.generate import Prompt
+from proposer.look import Look
+from proposer.propose import ProposerSettings
+from rl.model import open_picture
+from rl.selection import Sample
+
+REASONS = {True: "the answer and the last page are what the task asks.", False: "something the task asks is not so."}
+END_OF_TURN = "<|im_end|>"
+
+
+def policy_lessons(attempts: Iterable[Trajectory], blobs: BlobStore, processor: Any) -> Iterator[Sample]:
+    """The steps of successful demonstrations, as the policy will meet them."""
+    settings = AgentSettings()
+    for attempt in attempts:
+        if not ground_truth(attempt):
+            continue
+        history: list[str] = []
+        for index, step in enumerate(attempt.steps):
+            picture = blobs.get(step.observation.screenshot)
+            past = history[-settings.history :]
+            prompt = policy.prompt.render(attempt.task.instruction, step.observation, past, picture)
+            yield encode(prompt, step.response, blobs, processor, name=f"{attempt.id}#{index}")
+            if step.action:
+                history.append(policy.prompt.describe(step.action, step.observation))
+
+
+def judge_lessons(attempts: Sequence[Trajectory], blobs: BlobStore, processor: Any, seed: int) -> list[Sample]:
+    """As many true successes as failures: near misses, attempts cut short, and answers to another task."""
+    rng = random.Random(seed)
+    successes = [attempt for attempt in attempts if ground_truth(attempt)]
+    failures = [attempt for attempt in attempts if ground_truth(attempt) is False]
+    failures += list(_misjudged(successes, rng))
+    count = min(len(successes), len(failures))
+    chosen = [(True, a) for a in rng.sample(successes, count)] + [(False, a) for a in rng.sample(failures, count)]
+    rng.shuffle(chosen)
+    return [_judged(attempt, success, blobs, processor) for success, attempt in chosen]
+
+
+def _misjudged(successes: Sequence[Trajectory], rng: random.Random) -> Iterator[Trajectory]:
+    """Failures made from successes: the same attempt at another task of its kind, or ended a page too early."""
+    kinds: dict[str, list[Trajectory]] = defaultdict(list)
+    for attempt in successes:
+        kinds[_kind(attempt)].append(attempt)
+    for attempt in successes:
+        others = [o for o in kinds[_kind(attempt)] if o.task.instruction != attempt.task.instruction]
+        if others:
+            yield attempt.model_copy(update={"task": rng.choice(others).task})
+        if len(attempt.steps) > 1:
+            cut = rng.randrange(1, len(attempt.steps))
+            early = {"steps": attempt.steps[:cut], "final": attempt.steps[cut - 1].observation}
+            yield attempt.model_copy(update=early | {"answer": rng.choice(["done", None])})
+
+
+def _kind(attempt: Trajectory) -> str:
+    site, _, name = (attempt.task.gold_id or "//").split("/", 2)
+    return f"{site}/{name.rpartition('-')[0]}"
+
+
+def _judged(attempt: Trajectory, success: bool, blobs: BlobStore, processor: Any) -> Sample:
+    settings = JudgeSettings()
+    pictures = [blobs.get(name) for name in last_screenshots(attempt, settings.num_screenshots)]
+    reply = f"Reason: {REASONS[success]}\nVerdict: {'success' if success else 'failure'}"
+    return encode(evaluator.judge.render(attempt, pictures, settings), reply, blobs, processor, name=f"{attempt.id}#judge")
+
+
+def proposer_lessons(attempts: Iterable[Trajectory], blobs: BlobStore, processor: Any) -> Iterator[Sample]:
+    """Pages seen while doing a task, with that task: only pages that show every name in its wording."""
+    settings = ProposerSettings()
+    seen: set[tuple[str, str]] = set()
+    for attempt in attempts:
+        for step in attempt.steps if ground_truth(attempt) else ():
+            page, instruction = step.observation, attempt.task.instruction
+            if (page.screenshot, instruction) in seen or not shows_names(page.listing, instruction):
+                continue
+            seen.add((page.screenshot, instruction))
+            look = Look(page.url, page.title, page.listing, page.listing, blobs.get(page.screenshot))
+            reply = json.dumps({"tasks": [instruction]})
+            prompt = proposer.propose.render(attempt.task.website, look, settings)
+            yield encode(prompt, reply, blobs, processor, name=f"{attempt.id}#propose")
+
+
+def shows_names(listing: str, instruction: str) -> bool:
+    """Whether every proper name (capitalised words after the first word) of an instruction stands on the page."""
+    names = re.findall(r"(?<=\s)[\"'“]?([A-Z][\w-]*(?: [A-Z][\w-]*)*)", instruction)
+    return all(name in listing for name in names)
+
+
+def encode(
+    prompt: Prompt, reply: str, blobs: BlobStore, processor: Any, *, name: str, image_px: int | None = 256
+) -> Sample:
+    """A prompt and the reply wanted as token ids, exactly as the server would read and sample them."""
+    pictures = [part for part in prompt.parts if isinstance(part, bytes)]
+    content = [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image"} for p in prompt.parts]
+    messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": content}]
+    text = processor.apply_chat_template(messages, add_generation_prompt=True)
+    images = [open_picture(picture, image_px) for picture in pictures] or None
+    prompt_ids = processor(text=text, images=images).input_ids[0]
+    return Sample(
+        trajectory_id=name,
+        step=0,
+        prompt_ids=tuple(prompt_ids),
+        token_ids=tuple(processor.tokenizer(reply + END_OF_TURN, add_special_tokens=False).input_ids),
+        logprobs=(),
+        pictures=tuple(blobs.put(picture) for picture in pictures),
+        weights=None,
+    )
+

