@@ -8,7 +8,7 @@ from policy.trajectory import Outcome
 class BrowserSettings(BaseModel):
     """Everything about the environment that a run may choose; the rest is pinned so that runs compare."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     executable: str | None = None
     """Path or command of a Chromium; None: Playwright's own, else the first found on PATH."""

@@ -18,6 +18,7 @@ from proposer.look import Look
 
 logger = logging.getLogger(__name__)
 
+_NEED_MARK = {ActionKind.CLICK, ActionKind.TYPE, ActionKind.SELECT}
 _REFUSALS = {403, 429}
 _CAPTCHAS = ("captcha", "are you a robot", "not a robot", "verify you are human", "unusual traffic")
 _CAPTCHA_MAX_CHARS = 1500  # longer pages are about something, even if they name a CAPTCHA
@@ -148,12 +149,14 @@ class Tab:
 
         Raises BrowserError if the episode can't go on: crash, site error, a page that doesn't answer.
         """
+        if action.kind is ActionKind.ANSWER:
+            return ""
         problem = await self._perform(action, observation)
         settled = problem != "" or await self._settle()
         return " ".join(filter(None, [problem, *self._take_notices(), "" if settled else _NOT_SETTLED]))
 
     async def _perform(self, action: Action, observation: Observation) -> str:
-        if action.mark is not None and (problem := self._unknown_mark(action.mark, observation)):
+        if problem := self._unknown_mark(action, observation):
             return problem
         try:
             match action.kind:
@@ -171,13 +174,14 @@ class Tab:
                     await self._page.ask("change", round(_WAIT_S * 1000), limit_s=_WAIT_S)
                 case ActionKind.HOME:
                     await self._go_home()
-                case ActionKind.ANSWER:
-                    pass
         except PageMoved:
             pass  # the page went elsewhere meanwhile; settling waits for the new one
         return ""
 
-    def _unknown_mark(self, mark: int, observation: Observation) -> str:
+    def _unknown_mark(self, action: Action, observation: Observation) -> str:
+        mark = action.mark
+        if mark is None:
+            return "Which element?" if action.kind in _NEED_MARK else ""
         if not 1 <= mark <= len(observation.elements):
             return f"There is no [{mark}] on this page."
         if self._shown is None or self._shown.elements != observation.elements:
@@ -275,18 +279,26 @@ class Tab:
             await asyncio.sleep(_POLL_S)
         page.num_opening = 0
         while self._opened:
+            opened = self._opened.pop(0)
             try:
-                self._adopt(await LivePage.attach(self._opened.pop(0), self._settings))
+                self._adopt(await LivePage.attach(opened, self._settings))
+                await opened.wait_for_load_state("domcontentloaded", timeout=_left_ms(deadline))
+            except PlaywrightTimeout:
+                logger.info("a new tab is slow to load")
             except Error:
                 logger.info("a new tab closed at once")
-            else:
-                self._notices.append("A new tab was opened; this is the new tab.")
+                continue
+            self._notices.append("A new tab was opened; this is the new tab.")
 
     async def _leave_error_page(self) -> None:
         """Away from the browser's own error page: the agent is told, and is where it was before."""
         self._notices.append("The page could not be opened.")
         if await self._go_back():
             await self._go_home()
+
+
+def _left_ms(deadline: float) -> float:
+    return max(1.0, (deadline - time.monotonic()) * 1000)
 
 
 def _check_not_refused(raw: RawPage) -> None:

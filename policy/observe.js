@@ -267,7 +267,7 @@
       }
     };
 
-    visit(document.documentElement, { space: TOP(), item: null, silent: false, hidden: false });
+    if (document.documentElement) visit(document.documentElement, { space: TOP(), item: null, silent: false, hidden: false });
     const scroller = document.scrollingElement;
     const below = cutShort || (scroller && scroller.scrollHeight - scroller.scrollTop - innerHeight > 8);
     const status = performance.getEntriesByType("navigation")[0]?.responseStatus || 0;
@@ -382,7 +382,7 @@
   // ---- settling ----
 
   const loading = () => {
-    if (document.readyState === "loading") return true;
+    if (document.readyState === "loading" || !document.documentElement) return true;
     for (const image of document.images) {
       if (!image.complete && image.loading !== "lazy" && largest(image, TOP())) return true;
     }

@@ -1,0 +1,68 @@
+"""A website of a few pages for browser tests: real HTTP on loopback, a page per path, whatever status is wanted."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the server answers for a path."""
+
+    body: str = ""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class SmallSite:
+    """A running website; a context manager. `paths` records what was asked for."""
+
+    def __init__(self) -> None:
+        self.replies: dict[str, Reply | Callable[[str], Reply]] = {}
+        self.paths: list[str] = []
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                site.paths.append(self.path)
+                reply = site.replies.get(self.path.partition("?")[0], Reply("no such page", 404))
+                self._send(reply(self.path) if callable(reply) else reply)
+
+            def _send(self, reply: Reply) -> None:
+                body = reply.body.encode()
+                self.send_response(reply.status)
+                headers = {"Content-Type": "text/html; charset=utf-8", "Content-Length": str(len(body))}
+                for name, value in (headers | reply.headers).items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Quiet."""
+
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, request: object, client_address: object) -> None:
+                """A browser that closes its connection early is nothing to tell."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def serve(self, html: str, path: str = "/", host: str = "test.localhost") -> str:
+        """The address of a page with that content."""
+        self.replies[path] = Reply(html)
+        return self.url(path, host)
+
+    def url(self, path: str = "/", host: str = "test.localhost") -> str:
+        return f"http://{host}:{self.port}{path}"
+
+    def __enter__(self) -> "SmallSite":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
