@@ -10,7 +10,7 @@ TORCH="torch==2.13.0"
 VENV=.venv
 PYTHON=$VENV/bin/python
 STAMPS=$VENV/.stamps
-STARTER="${PAE_STARTER:-starter}"
+STARTER=starter
 BROWSER_DOWNLOAD_S=300 # a hundred megabytes, or a network that leads nowhere
 
 say() { echo "set-up: $*"; }
@@ -72,8 +72,7 @@ install_cpu_torch() {
     [ -z "${PAE_TORCH_INDEX:-}" ] || index=(--extra-index-url "$PAE_TORCH_INDEX")
     pip_install "${index[@]}" --only-binary :all: "$TORCH+cpu" 2>/dev/null && return
     say "asking uv for PyTorch's CPU build"
-    pip_install uv
-    "$PYTHON" -m uv pip install --quiet --python "$PYTHON" --torch-backend cpu "$TORCH" && return
+    pip_install uv && "$PYTHON" -m uv pip install --quiet --python "$PYTHON" --torch-backend cpu "$TORCH" && return
     fail "no CPU build of $TORCH found; set PAE_TORCH_INDEX to an index that has $TORCH+cpu"
 }
 
@@ -137,6 +136,7 @@ project = tomllib.load(open("pyproject.toml", "rb"))["project"]
 print(hashlib.sha256(repr(project).encode()).hexdigest())')
     step packages "$extra $requirements" install_packages "$extra"
     step browser "$requirements" install_browser
+    [ -f "$STARTER/STARTER.json" ] || rm -f "$STAMPS/starter"
     step starter "$STARTER" build_starter
     for stamp in venv packages browser starter; do sed -n 2p "$STAMPS/$stamp"; done |
         awk '{ sum += $1 } END { print sum }' >.setup_s
