@@ -28,7 +28,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED = 1, 2, 75
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False, help=__doc__)
 starter_app = typer.Typer(no_args_is_help=True, help="The small model that runs without a GPU or a hub.")
 app.add_typer(starter_app, name="starter")
-out, err = Console(), Console(stderr=True)
+out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 
 ConfigArgument = Annotated[str, typer.Argument(help="A TOML file, or the name of a built-in config.", metavar="CONFIG")]
 RunArgument = Annotated[str, typer.Argument(help="A run's directory, or its name under runs/.", metavar="RUN")]
@@ -152,7 +152,7 @@ def report(run: RunArgument) -> None:
     with _errors():
         from launch.report import write_report
 
-        out.print(str(write_report(_run_dir(run))), soft_wrap=True)
+        out.print(str(write_report(_run_dir(run))))
 
 
 @app.command()
@@ -229,11 +229,11 @@ def _execute(config: Config, first: Path | None = None) -> None:
 
     with driver.open_books(config, first) as ledger:
         _log_to(ledger.run_dir / "logs" / "driver.log")
-        out.print(f"{ledger.run_dir}: {driver.where(ledger)}", soft_wrap=True)
+        out.print(f"{ledger.run_dir}: {driver.where(ledger)}")
         with _progress() as watch:
             driver.drive(config, ledger, watch)
         out.print(summary.table(summary.summarise(ledger)))
-        out.print(f"report: {_report(ledger.run_dir)}", soft_wrap=True)
+        out.print(f"report: {_report(ledger.run_dir)}")
 
 
 def _report(run_dir: Path) -> Path:
@@ -248,7 +248,8 @@ def _log_to(path: Path) -> None:
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_terminal = RichHandler(console=err, level=logging.WARNING, show_path=False)
     logging.basicConfig(level=logging.INFO, handlers=[to_file, to_terminal], force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # one line per request otherwise
+    for name in ("httpx", "httpx2"):  # one line per request otherwise
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @contextlib.contextmanager

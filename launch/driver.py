@@ -120,7 +120,9 @@ async def _drive(config: Config, ledger: Ledger, watch: Watch) -> None:
     stop = asyncio.Event()
     with Tracker(ledger.run_dir, config.tracking, config.model_dump(mode="json")) as tracker, _signals(stop):
         try:
+            begun = time.monotonic()
             async with open_team(config, ledger, tracker, watch, stop) as team:
+                ledger.add_seconds(next_round(ledger), "start", time.monotonic() - begun)
                 await run_rounds(team)
         except asyncio.CancelledError:
             raise Stopped from None
@@ -147,12 +149,16 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
+def next_round(ledger: Ledger) -> int:
+    """The first round that isn't done."""
+    return sum(row.phase is Phase.DONE for row in ledger.rounds())
+
+
 def where(ledger: Ledger) -> str:
-    """One line: where the run goes on."""
-    rounds = ledger.rounds()
-    if not rounds:
-        return "begins with round 0"
-    return f"goes on in round {rounds[-1].round}, phase {rounds[-1].phase}"
+    """In words: where the run goes on."""
+    k = next_round(ledger)
+    phase = ledger.phase(k)
+    return f"goes on in round {k}, phase {phase}" if phase else f"begins round {k}"
 
 
 def propose_once(config: Config) -> tuple[list[Task], dict[str, int]]:

@@ -89,6 +89,8 @@ async def propose(team: Team, k: int) -> None:
     done = {(row.website, row.world) for row in team.ledger.proposals(k)}
     missing = [practice for practice in plan if (practice.website.name, practice.world) not in done]
 
+    team.watch(k, Phase.PROPOSE, len(done), len(plan))
+
     async def propose_on(website: Website) -> None:
         for practice in missing:
             if practice.website == website:
@@ -141,6 +143,8 @@ async def _collect(team: Team, k: int, purposes: Sequence[Purpose], phase: Phase
     missing = [episode for purpose in purposes for episode in team.ledger.missing_episodes(k, purpose)]
     num_wanted = sum(team.ledger.num_episodes(k, purpose) for purpose in purposes)
     num_done = num_wanted - len(missing)
+
+    team.watch(k, phase, num_done, num_wanted)
 
     async def attempt(episode: Episode) -> None:
         nonlocal num_done

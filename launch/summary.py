@@ -18,6 +18,7 @@ from launch.inbox import write_atomic
 from policy.trajectory import Outcome
 
 SUMMARY = "summary.json"
+STAGES = ("start", *(str(phase) for phase in Phase if phase is not Phase.DONE))
 SETUP_SECONDS = Path(".setup_s")
 """Written by `make setup`: how long it took, in seconds. The variable PAE_SETUP_S overrides it."""
 
@@ -54,7 +55,7 @@ class RoundSummary(BaseModel):
     outcomes: dict[str, int]
     """How they ended; sums to `episodes` once the round is done."""
     seconds: dict[str, float]
-    """Wall time by phase."""
+    """Wall time by phase; ``start``: of servers and workers, in the round that they were started for."""
 
 
 class RunSummary(BaseModel):
@@ -92,7 +93,7 @@ def summarise_round(ledger: LedgerReader, k: int) -> RoundSummary:
         tasks_kept=sum(row.num_kept for row in proposals),
         episodes=sum(ledger.num_episodes(k, purpose) for purpose in Purpose),
         outcomes={str(outcome): number for outcome, number in ledger.outcomes(k, tuple(Purpose)).items()},
-        seconds={phase: ledger.metrics(k).get(f"time/{phase}", 0.0) for phase in Phase if phase is not Phase.DONE},
+        seconds={name: ledger.metrics(k).get(f"time/{name}", 0.0) for name in STAGES},
     )
 
 
@@ -174,22 +175,22 @@ def write_summary(ledger: LedgerReader) -> Path:
 
 def table(run: RunSummary) -> Table:
     """A row per round: ground-truth success with interval, the judge's error, tasks, episodes, where the time went."""
-    result = Table(title="Success is ground truth; the judge is measured against it")
-    for heading in ("round", "held-out (95 % CI)", "unseen", "judge P / R", "tasks kept", "episodes", "seconds"):
+    result = Table(title="success is ground truth; the judge is measured against it")
+    for heading in ("round", "held-out [95 % CI] n", "unseen n", "judge P/R", "tasks", "episodes", "seconds"):
         result.add_column(heading, justify="left" if heading in ("episodes", "seconds") else "right")
     for row in run.rounds:
-        interval = f" ({_percent(row.ci_low)} to {_percent(row.ci_high)}, n={row.n})" if row.n else ""
+        interval = f" \\[{_percent(row.ci_low)}, {_percent(row.ci_high)}] {row.n}" if row.n else ""
         result.add_row(
             str(row.round),
             f"{_percent(row.held_out_success)}{interval}",
-            _percent(row.unseen_success),
-            f"{_percent(row.judge_precision)} / {_percent(row.judge_recall)}",
+            f"{_percent(row.unseen_success)} {row.unseen_n or ''}",
+            f"{_percent(row.judge_precision)}/{_percent(row.judge_recall)}",
             f"{row.tasks_kept} of {row.tasks_proposed}",
-            ", ".join(f"{number} {outcome}" for outcome, number in row.outcomes.items()),
-            ", ".join(f"{phase} {seconds:.0f}" for phase, seconds in row.seconds.items() if seconds >= 0.5),
+            "\n".join(f"{number} {outcome}" for outcome, number in row.outcomes.items()),
+            "\n".join(f"{seconds:.0f} {stage}" for stage, seconds in row.seconds.items() if seconds >= 0.5),
         )
     return result
 
 
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
+    return "-" if share is None else f"{100 * share:.1f}"

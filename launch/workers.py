@@ -15,9 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
-import ray
-from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
-
 from launch import inbox
 from launch.config import ClusterSettings, RolloutSettings
 from launch.errors import RunFailed, WorkerLost
@@ -132,6 +129,7 @@ class Workers:
         self._run_dir = run_dir.resolve()
         self._rollout = rollout
         self._cluster = cluster
+        self._ray: Any = None
         self._actors: list[Any] = []
         self._slots: asyncio.Queue[int] = asyncio.Queue()
 
@@ -141,9 +139,9 @@ class Workers:
         return self._rollout.num_actors * self._rollout.episodes_per_actor
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(_connect, self._cluster)
+        self._ray = await asyncio.to_thread(_connect, self._cluster)
         settings = self._rollout
-        make = ray.remote(RolloutActor).options(
+        make = self._ray.remote(RolloutActor).options(
             num_cpus=0,
             max_concurrency=settings.episodes_per_actor + 1,
             max_restarts=-1,
@@ -159,8 +157,8 @@ class Workers:
 
     async def __aexit__(self, *_: object) -> None:
         for actor in self._actors:
-            ray.kill(actor)
-        await asyncio.to_thread(ray.shutdown)
+            self._ray.kill(actor)
+        await asyncio.to_thread(self._ray.shutdown)
 
     async def run(self, order: Order) -> str:
         """Run one episode on the least busy actor; the name of its file in the inbox. Raises WorkerLost."""
@@ -176,17 +174,17 @@ class Workers:
 
     async def learn(self, manifest: Path, parent: Path, out: Path, settings: LearnerSettings) -> dict[str, float]:
         """Update the weights in a process of its own; the learner's metrics. Raises RunFailed."""
-        num_cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        task = ray.remote(_update).options(
+        num_cpus = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        task = self._ray.remote(_update).options(
             num_cpus=num_cpus, num_gpus=self._cluster.learner_gpus, max_retries=0, max_calls=1
         )
         reference = task.remote(*(path.resolve() for path in (manifest, parent, out)), settings)
         try:
             return await asyncio.wrap_future(reference.future())
-        except (RayTaskError, WorkerCrashedError) as error:
+        except self._ray.exceptions.RayError as error:
             raise RunFailed(f"the learner failed: {str(error).strip().splitlines()[-1]}") from error
         finally:
-            ray.cancel(reference, force=True)
+            self._ray.cancel(reference, force=True)
 
     @contextlib.asynccontextmanager
     async def _slot(self) -> AsyncIterator[int]:
@@ -199,10 +197,10 @@ class Workers:
     async def _ask(self, index: int, reference: Any, deadline_s: float) -> Any:
         try:
             return await asyncio.wait_for(asyncio.wrap_future(reference.future()), deadline_s)
-        except RayActorError as error:
+        except self._ray.exceptions.RayActorError as error:
             raise WorkerLost(f"rollout actor {index} died: {error}") from error
         except TimeoutError as error:
-            ray.kill(self._actors[index], no_restart=False)
+            self._ray.kill(self._actors[index], no_restart=False)
             raise WorkerLost(f"rollout actor {index} was killed: nothing after {deadline_s:.0f} s") from error
 
 
@@ -212,19 +210,25 @@ def _update(manifest: Path, parent: Path, out: Path, settings: LearnerSettings) 
     return update(manifest, parent, out, settings=settings)
 
 
-def _connect(cluster: ClusterSettings) -> None:
-    """Join the cluster of RAY_ADDRESS or the config, else start one on this machine, on loopback only."""
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "ignore_reinit_error": True}
+def _connect(cluster: ClusterSettings) -> Any:
+    """Join the cluster of RAY_ADDRESS or the config, else start one on this machine, on loopback only; the ray module.
+
+    Ray reads its environment when it is imported, so it is imported here, after the environment is set.
+    """
+    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # it would abort on the SIGTERM that stops a run
     address = os.environ.get("RAY_ADDRESS") or cluster.address
-    if address:
-        ray.init(address=address, **quiet)
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(
-        num_cpus=cluster.num_cpus,
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        _node_ip_address="127.0.0.1",
-        **quiet,
-    )
+    options: dict[str, Any] = {"address": address}
+    if not address:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # despite its name: a node of its own, on 127.0.0.1
+        options = {
+            "num_cpus": cluster.num_cpus,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "_node_ip_address": "127.0.0.1",
+        }
+    import ray
+
+    ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
+    return ray

@@ -67,9 +67,7 @@ def test_the_first_verdict_stands(ledger: Ledger) -> None:
     ledger.plan(1, Purpose.TRAIN, TASKS, num_samples=1)
     deliver_and_take(ledger, record(TASKS[0]))
     for judgement in (Judgement.SUCCESS, Judgement.FAILURE):
-        verdict = Verdict(
-            trajectory_id=record(TASKS[0]).id, judgement=judgement, reason="", judge="j", prompt_hash="h"
-        )
+        verdict = Verdict(trajectory_id=record(TASKS[0]).id, judgement=judgement, reason="", judge="j", prompt_hash="h")
         ledger.commit_verdict(verdict)
     assert [row.judgement for row in ledger.trajectories(1)] == [Judgement.SUCCESS]
 

@@ -1,0 +1,127 @@
+"""The command line: what can't work is refused in one line each, with exit code 2, and leaves nothing behind."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from launch.books import Purpose, WeightsRow
+from launch.cli import app
+from launch.ledger import Ledger
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ("run", "resume", "eval", "report", "status", "propose", "judge")
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    starter = tmp_path / "starter"
+    starter.mkdir()
+    (starter / "STARTER.json").write_text("{}")
+    path = tmp_path / "mini.toml"
+    path.write_text(f"""
+[run]
+name = "mini"
+rounds = 1
+runs_dir = "{tmp_path}/runs"
+min_free_disk_gb = 0
+min_free_memory_gb = 0
+[model]
+starter = "{starter}"
+[rollout]
+tasks_per_round = 4
+[[websites]]
+name = "shop"
+url = "practice:shop"
+""")
+    return path
+
+
+def refused(*words: str) -> list[str]:
+    """The lines on stderr of a command that is refused."""
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    return result.stderr.splitlines()
+
+
+def test_the_real_command_refuses_an_unknown_config_in_one_line() -> None:
+    command = [sys.executable, "-m", "launch", "run", "no-such-config"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [
+        "error: no-such-config: expected a TOML file or one of the built-in configs: pae_webvoyager_7b, quickstart"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("rollout.num_actor=1", "rollout.num_actor: unknown key"),
+        ("model.starter=elsewhere", "no starter at elsewhere"),
+        ("websites.0.url=practice:shoop", "no practice site 'shoop'"),
+        ("websites.0.url=http://127.0.0.1:9/", "nothing answers at http://127.0.0.1:9/"),
+        ("rollout.browser.executable=no-such-browser", "no-such-browser"),
+        ("run.min_free_disk_gb=1e9", "expected 1e+09 (run.min_free_disk_gb)"),
+        ("run.min_free_memory_gb=1e9", "expected 1e+09 (run.min_free_memory_gb)"),
+        ("serving.base_url=http://127.0.0.1:9", "serving.base_url: nothing answers"),
+    ],
+)
+def test_what_can_not_work_is_refused_in_one_line_and_leaves_nothing(toml: Path, override: str, words: str) -> None:
+    (line,) = refused("run", str(toml), "--set", override)
+    assert words in line
+    assert not (toml.parent / "runs").exists()
+
+
+def test_a_taken_port_is_refused(toml: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (line,) = refused("run", str(toml), "--set", f"serving.port={port}")
+    assert f"{port} on 127.0.0.1 is taken" in line
+
+
+def test_a_missing_key_in_the_environment_is_refused(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    endpoint = 'endpoints.judge={base_url = "http://127.0.0.1:9/v1", model = "m", api_key_env = "NO_SUCH_KEY"}'
+    lines = refused("run", str(toml), "--set", endpoint)
+    assert any("NO_SUCH_KEY is not set" in line for line in lines)
+
+
+def test_run_does_not_start_a_begun_run_again(toml: Path) -> None:
+    run_dir = toml.parent / "runs" / "mini"
+    run_dir.mkdir(parents=True)
+    Ledger(run_dir).close()
+    (line,) = refused("run", str(toml))
+    assert f"python -m launch resume {run_dir}" in line
+
+
+@pytest.mark.parametrize("command", ["resume", "status", "report", "judge", "eval"])
+def test_a_run_that_is_not_there_is_refused(command: str) -> None:
+    (line,) = refused(command, "no-such-run")
+    assert "no-such-run: no run there" in line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_examples(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"python -m launch {command}" in result.stdout
+
+
+def test_dry_run_prints_the_resolved_config_and_writes_nothing(toml: Path) -> None:
+    result = CliRunner().invoke(app, ["run", str(toml), "--dry-run", "--set", "run.seed=7"])
+    assert json.loads(result.stdout)["run"]["seed"] == 7
+    assert not (toml.parent / "runs").exists()
+
+
+def test_status_says_where_a_run_stands(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.begin_round(0, "eval")
+        ledger.commit_weights(WeightsRow(0, None, -1, "w"))
+        ledger.plan(0, Purpose.EVAL, [], 1)
+    result = CliRunner().invoke(app, ["status", str(tmp_path)])
+    assert "round 0, phase eval" in result.stdout
