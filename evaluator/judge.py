@@ -31,15 +31,15 @@ class JudgeSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    num_screenshots: int = Field(3, ge=0)
+    num_screenshots: int = Field(default=3, ge=0)
     """Last screenshots shown (PAE, section 4.3: three)."""
     page_text: bool = True
     """Whether the final page's text is shown too; for judges that read pictures badly."""
-    max_actions: int = Field(4, ge=0)
+    max_actions: int = Field(default=4, ge=0)
     """Last actions shown, in words, without the thoughts."""
-    max_tokens: int = Field(64, ge=8)
+    max_tokens: int = Field(default=64, ge=8)
     """Tokens of the judge's reply."""
-    tries: int = Field(2, ge=1)
+    tries: int = Field(default=2, ge=1)
     """Times an off-menu reply is asked for again before the verdict is undecided."""
 
 

@@ -39,15 +39,15 @@ class RunSettings(_Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run's directory under `runs_dir`."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Of everything random: the worlds practised on, sampling, the learner."""
     rounds: int = Field(ge=0)
     """Rounds of learning (the paper's k); round 0 only measures the first weights."""
     runs_dir: Path = Path("runs")
     """Where run directories are made; relative to the working directory."""
-    min_free_disk_gb: float = Field(4.0, ge=0)
+    min_free_disk_gb: float = Field(default=4.0, ge=0)
     """Free disk space (GB) without which a run doesn't start."""
-    min_free_memory_gb: float = Field(4.0, ge=0)
+    min_free_memory_gb: float = Field(default=4.0, ge=0)
     """Available memory (GB) without which a run doesn't start."""
 
 
@@ -102,23 +102,23 @@ class Endpoints(_Section):
 class RolloutSettings(_Section):
     """How much is practised in a round, and by how many workers."""
 
-    num_actors: int = Field(1, ge=1)
+    num_actors: int = Field(default=1, ge=1)
     """Ray actors, one browser each."""
-    episodes_per_actor: int = Field(4, ge=1)
+    episodes_per_actor: int = Field(default=4, ge=1)
     """Episodes at once in one actor's browser."""
     tasks_per_round: int = Field(ge=1)
     """Proposed tasks wanted per round, over all training websites."""
-    samples_per_task: int = Field(1, ge=1)
+    samples_per_task: int = Field(default=1, ge=1)
     """Episodes per proposed task."""
-    tasks_per_world: int = Field(4, ge=1)
+    tasks_per_world: int = Field(default=4, ge=1)
     """Practice sites: proposed tasks per generated world."""
-    num_pages: int = Field(3, ge=1)
+    num_pages: int = Field(default=3, ge=1)
     """Pages the proposer is shown per world or website: the start page, then a random walk."""
-    max_attempts: int = Field(3, ge=1)
+    max_attempts: int = Field(default=3, ge=1)
     """How often an episode is tried when browser, world or model fail (never when the agent does)."""
-    max_failure_share: float = Field(0.3, gt=0, le=1)
+    max_failure_share: float = Field(default=0.3, gt=0, le=1)
     """The round stops when more than this share of its episodes (or verdicts) ended for reasons not the agent's."""
-    num_judgements: int = Field(4, ge=1)
+    num_judgements: int = Field(default=4, ge=1)
     """Trajectories judged at once, beside the rollouts."""
     agent: AgentSettings = AgentSettings()
     """The agent's loop: step and time limits, history, sampling."""
@@ -129,13 +129,13 @@ class RolloutSettings(_Section):
 class EvaluationSettings(_Section):
     """Measuring with gold tasks, greedily; never trained on."""
 
-    num_tasks: int = Field(150, ge=0)
+    num_tasks: int = Field(default=150, ge=0)
     """Gold tasks on held-out worlds of the training sites, the same ones every time."""
-    unseen_num_tasks: int = Field(50, ge=0)
+    unseen_num_tasks: int = Field(default=50, ge=0)
     """Gold tasks on the unseen sites, the same ones every time."""
-    every_rounds: int = Field(1, ge=1)
+    every_rounds: int = Field(default=1, ge=1)
     """Measure after every so many rounds; round 0 and the last round are always measured."""
-    first_world: int = Field(0, ge=0)
+    first_world: int = Field(default=0, ge=0)
     """Number of the first held-out world used; another number, other worlds."""
 
 
@@ -144,9 +144,9 @@ class ClusterSettings(_Section):
 
     address: str | None = None
     """Address of a running Ray cluster (``auto`` finds one); None: a local one for this run. RAY_ADDRESS overrides."""
-    num_cpus: int | None = Field(None, ge=1)
+    num_cpus: int | None = Field(default=None, ge=1)
     """Processor cores that the local Ray may use; None: all."""
-    learner_gpus: float = Field(0, ge=0)
+    learner_gpus: float = Field(default=0, ge=0)
     """GPUs given to the learner."""
 
 

@@ -27,17 +27,17 @@ class AgentSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    max_steps: int = Field(10, ge=1)
+    max_steps: int = Field(default=10, ge=1)
     """Steps after which an episode ends with outcome step_limit."""
-    time_limit_s: float = Field(180.0, gt=0)
+    time_limit_s: float = Field(default=180.0, gt=0)
     """Seconds after which an episode ends with outcome time_limit."""
-    history: int = Field(5, ge=0)
+    history: int = Field(default=5, ge=0)
     """Earlier actions told to the policy."""
     pictures: bool = True
     """Whether the screenshot is shown to the policy; its marks are listed in text either way."""
-    temperature: float = Field(1.0, ge=0)
+    temperature: float = Field(default=1.0, ge=0)
     """Sampling temperature in training rollouts; evaluation is greedy."""
-    max_tokens: int = Field(96, ge=1)
+    max_tokens: int = Field(default=96, ge=1)
     """Tokens per response."""
 
 

@@ -24,11 +24,11 @@ class EndpointSettings(BaseModel):
     """Name of the model there."""
     api_key_env: str | None = None
     """Name of the environment variable that holds the key; None: no key."""
-    image_px: int | None = Field(None, ge=16)
+    image_px: int | None = Field(default=None, ge=16)
     """Longest side (pixels) to which pictures are scaled before sending; None: sent as they are."""
-    timeout_s: float = Field(120.0, gt=0)
+    timeout_s: float = Field(default=120.0, gt=0)
     """Seconds for one answer."""
-    max_retries: int = Field(3, ge=0)
+    max_retries: int = Field(default=3, ge=0)
     """Further tries when the endpoint is unreachable or overloaded, with growing pauses between."""
     exact_tokens: bool = False
     """Ask for token ids and log-probs (vLLM): needed where the answers are trained on."""

@@ -36,27 +36,27 @@ class ServerSettings(BaseModel):
 
     base_url: str | None = None
     """Address of a running server (``http://127.0.0.1:8000``); None: the program starts its own."""
-    port: int = Field(0, ge=0, le=65535)
+    port: int = Field(default=0, ge=0, le=65535)
     """Port on 127.0.0.1 of a server that the program starts; 0: any free one."""
-    max_model_len: int = Field(2048, ge=128)
+    max_model_len: int = Field(default=2048, ge=128)
     """Longest prompt and answer together, in tokens."""
-    max_num_seqs: int = Field(16, ge=1)
+    max_num_seqs: int = Field(default=16, ge=1)
     """Requests decoded together; more wait their turn."""
-    max_images: int = Field(3, ge=0)
+    max_images: int = Field(default=3, ge=0)
     """Pictures in one prompt at most."""
-    image_px: int | None = Field(256, ge=16)
+    image_px: int | None = Field(default=256, ge=16)
     """Longest side (pixels) of pictures sent to this model; None: full screenshots."""
     dtype: str = "bfloat16"
     """Number format of the weights served."""
-    tensor_parallel: int = Field(1, ge=1)
+    tensor_parallel: int = Field(default=1, ge=1)
     """GPUs that share one copy of the model; 1 on CPU."""
-    kv_cache_gib: int = Field(1, ge=1)
+    kv_cache_gib: int = Field(default=1, ge=1)
     """Key-value cache on CPU, GiB; on GPUs vLLM takes its own share of memory."""
     cpu_cores: str = "auto"
     """Cores of a CPU server, ``0-1``; ``nobind``: no binding; ``auto``: all that this process may use."""
-    timeout_s: float = Field(120.0, gt=0)
+    timeout_s: float = Field(default=120.0, gt=0)
     """Seconds for one answer."""
-    start_deadline_s: float = Field(600.0, gt=0)
+    start_deadline_s: float = Field(default=600.0, gt=0)
     """Seconds from start to the first healthy answer."""
 
 

@@ -32,19 +32,19 @@ class ProposerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    temperature: float = Field(1.0, ge=0)
+    temperature: float = Field(default=1.0, ge=0)
     """Sampling temperature."""
-    tasks_per_call: int = Field(1, ge=1)
+    tasks_per_call: int = Field(default=1, ge=1)
     """Tasks asked for in one reply."""
-    max_calls_per_task: float = Field(4.0, ge=1)
+    max_calls_per_task: float = Field(default=4.0, ge=1)
     """The proposer is asked at most this many times for each task wanted; then fewer tasks must do."""
-    max_tokens: int = Field(80, ge=16)
+    max_tokens: int = Field(default=80, ge=16)
     """Tokens of one reply."""
     pictures: bool = True
     """Whether the page's screenshot is shown besides its text."""
-    min_words: int = Field(3, ge=1)
+    min_words: int = Field(default=3, ge=1)
     """Shorter instructions are rejected."""
-    max_words: int = Field(60, ge=1)
+    max_words: int = Field(default=60, ge=1)
     """Longer instructions are rejected."""
 
 

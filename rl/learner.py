@@ -32,29 +32,29 @@ class LearnerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    lr: float = Field(5e-5, gt=0)
+    lr: float = Field(default=5e-5, gt=0)
     """Peak learning rate."""
-    epochs: int = Field(1, ge=1)
+    epochs: int = Field(default=1, ge=1)
     """Passes over the round's samples."""
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(default=8, ge=1)
     """Samples per optimizer step."""
-    micro_tokens: int = Field(4096, ge=64)
+    micro_tokens: int = Field(default=4096, ge=64)
     """Padded tokens in one forward pass; a batch is cut into as many as it needs."""
-    warmup_share: float = Field(0.1, ge=0, le=1)
+    warmup_share: float = Field(default=0.1, ge=0, le=1)
     """Share of the optimizer steps in which the learning rate climbs to its peak; then it falls linearly to a tenth."""
-    lora_rank: int | None = Field(32, ge=1)
+    lora_rank: int | None = Field(default=32, ge=1)
     """Rank of the LoRA matrices; None: all weights of the language model are trained."""
-    lora_alpha: int = Field(64, ge=1)
+    lora_alpha: int = Field(default=64, ge=1)
     """LoRA's scale times its rank."""
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
-    max_loss: float = Field(20.0, gt=0)
+    max_loss: float = Field(default=20.0, gt=0)
     """A batch with a loss above this, or one that isn't a number, stops the update."""
-    image_px: int | None = Field(256, ge=16)
+    image_px: int | None = Field(default=256, ge=16)
     """Longest side (pixels) of the pictures, the same as served."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Of the order of samples and the first LoRA matrices."""
-    num_threads: int | None = Field(None, ge=1)
+    num_threads: int | None = Field(default=None, ge=1)
     """CPU threads; None: all."""
 
 

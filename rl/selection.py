@@ -27,11 +27,11 @@ class SelectionSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    max_per_task: int = Field(2, ge=1)
+    max_per_task: int = Field(default=2, ge=1)
     """Successful trajectories kept per task, shortest first."""
-    max_per_saturated_task: int = Field(1, ge=0)
+    max_per_saturated_task: int = Field(default=1, ge=0)
     """The same for a task all of whose rollouts succeeded: there is little left to learn."""
-    max_per_shape: int = Field(40, ge=1)
+    max_per_shape: int = Field(default=40, ge=1)
     """Trajectories kept with the same website and sequence of action kinds."""
 
 

@@ -73,11 +73,11 @@ class Recipe(BaseModel):
     """Practice sites demonstrated; the others stay unseen."""
     worlds: tuple[int, ...] = (9000, 9001, 9002, 9003)
     """Numbers of the training worlds demonstrated."""
-    num_policy_lessons: int = Field(280, ge=1)
+    num_policy_lessons: int = Field(default=280, ge=1)
     """Steps of demonstrations for the policy: few, so that there is room to learn."""
-    num_judge_lessons: int = Field(900, ge=1)
+    num_judge_lessons: int = Field(default=900, ge=1)
     """Judged attempts for the judge, half of them failures."""
-    num_proposer_lessons: int = Field(200, ge=1)
+    num_proposer_lessons: int = Field(default=200, ge=1)
     """Pages with a task for the proposer."""
     policy: LearnerSettings = LearnerSettings(lr=4e-4, lora_rank=16, lora_alpha=32)
     """Training of the policy's parts."""
