@@ -11,6 +11,7 @@ VENV=.venv
 PYTHON=$VENV/bin/python
 STAMPS=$VENV/.stamps
 STARTER=starter
+STARTER_PARTS=rl/starter_parts # trained and committed; other parts, another starter
 BROWSER_DOWNLOAD_S=300 # a hundred megabytes, or a network that leads nowhere
 
 say() { echo "set-up: $*"; }
@@ -121,7 +122,6 @@ install_browser() {
 # --- starter model ---
 
 build_starter() {
-    [ ! -f "$STARTER/STARTER.json" ] || return 0
     say "building the starter model in $STARTER"
     "$PYTHON" -m launch starter build
 }
@@ -137,7 +137,7 @@ print(hashlib.sha256(repr(project).encode()).hexdigest())')
     step packages "$extra $requirements" install_packages "$extra"
     step browser "$requirements" install_browser
     [ -f "$STARTER/STARTER.json" ] || rm -f "$STAMPS/starter"
-    step starter "$STARTER" build_starter
+    step starter "$(find "$STARTER_PARTS" -type f -exec sha256sum {} + | sort | sha256sum)" build_starter
     for stamp in venv packages browser starter; do sed -n 2p "$STAMPS/$stamp"; done |
         awk '{ sum += $1 } END { print sum }' >.setup_s
 }

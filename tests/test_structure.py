@@ -19,9 +19,9 @@ OWNERS = {
     "playwright": ("policy/browser*.py",),
     "ray": ("launch/workers.py", "launch/cluster.py"),
     "wandb": ("launch/tracking.py",),
-    "torch": ("rl/*.py", "policy/starter*.py"),
-    "transformers": ("rl/*.py", "policy/starter*.py"),
-    "peft": ("rl/*.py", "policy/starter*.py"),
+    "torch": ("rl/*.py",),
+    "transformers": ("rl/*.py",),
+    "peft": ("rl/*.py",),
     "vllm": (),
 }
 """Heavy libraries, and the only files that may import them."""
