@@ -210,17 +210,37 @@ def judge(run: RunArgument, overrides: SetOption = None) -> None:
 @starter_app.command("build")
 def build_starter(
     directory: Annotated[Path, typer.Option("--out", help="Where to put it.")] = Path("starter"),
-    seed: Annotated[int, typer.Option(help="Of its training.")] = 0,
 ) -> None:
-    """Build the starter: base model and warm-started weights for policy, judge and proposer.
+    """Build the starter from its language model and the trained parts in rl/starter_parts: minutes, no training.
 
     Example: `python -m launch starter build`
     """
     with _errors():
-        from policy.starter import build
+        from rl.starter import build
 
-        build(directory, seed=seed)
+        try:
+            build(directory)
+        except RuntimeError as error:
+            raise RunFailed(str(error)) from error
         out.print(str(directory))
+
+
+@starter_app.command("train")
+def train_starter(
+    work: Annotated[Path, typer.Option(help="Where demonstrations are kept; a second call goes on from there.")] = Path(
+        "runs/starter"
+    ),
+    seed: Annotated[int, typer.Option(help="Of the choice of lessons and their order.", min=0)] = 0,
+) -> None:
+    """Train the parts in rl/starter_parts again, from scripted demonstrations of the practice sites.
+
+    Example: `python -m launch starter train`
+    """
+    with _errors():
+        from rl.starter import Recipe, make_parts
+
+        logging.basicConfig(level=logging.INFO, handlers=[RichHandler(console=err, show_path=False)], force=True)
+        out.print_json(json.dumps(make_parts(work, Recipe(seed=seed))))
 
 
 def _execute(config: Config, first: Path | None = None) -> None:

@@ -11,7 +11,6 @@ import os
 import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -63,6 +62,7 @@ class RolloutActor:
         self._browser: Browser | None = None
         self._practice: PracticeServer | None = None
         self._starting = asyncio.Lock()
+        self._policies: dict[tuple[str, int], Generate] = {}
 
     async def run(self, order: Order) -> str:
         """Run one episode; the name of its file in the inbox."""
@@ -76,7 +76,7 @@ class RolloutActor:
                 order.trajectory_id,
                 browser=browser,
                 practice=self._open_practice(order.task.website),
-                generate=_open_policy(order.policy, order.weights),
+                generate=self._open_policy(order),
                 settings=self._agent,
                 sampling=order.sampling,
             )
@@ -103,17 +103,18 @@ class RolloutActor:
                 self._browser = await Browser(self._browser_settings, BlobStore(self._run_dir / "blobs")).__aenter__()
             return self._browser
 
+    def _open_policy(self, order: Order) -> Generate:
+        key = (order.policy.base_url, order.weights)
+        if key not in self._policies:
+            self._policies = {key: open_endpoint(order.policy, weights=order.weights)}
+        return self._policies[key]
+
     def _open_practice(self, website: Website) -> PracticeServer | None:
         if website.practice_site is None:
             return None
         if self._practice is None:
             self._practice = PracticeServer()
         return self._practice
-
-
-@lru_cache(maxsize=2)
-def _open_policy(settings: EndpointSettings, weights: int) -> Generate:
-    return open_endpoint(settings, weights=weights)
 
 
 def failed_trajectory(order: Order, outcome: Outcome, error: str) -> Trajectory:

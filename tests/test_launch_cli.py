@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from launch.books import Purpose, WeightsRow
+from launch.books import Phase, Purpose, WeightsRow
 from launch.cli import app
 from launch.ledger import Ledger
 
@@ -120,7 +120,7 @@ def test_dry_run_prints_the_resolved_config_and_writes_nothing(toml: Path) -> No
 
 def test_status_says_where_a_run_stands(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
-        ledger.begin_round(0, "eval")
+        ledger.begin_round(0, Phase.EVAL)
         ledger.commit_weights(WeightsRow(0, None, -1, "w"))
         ledger.plan(0, Purpose.EVAL, [], 1)
     result = CliRunner().invoke(app, ["status", str(tmp_path)])

@@ -1,0 +1,136 @@
+"""Stages alone, with real books and no servers: what an outage does, and what it must never do."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from evaluator.verdict import Judgement
+from launch import config as configs
+from launch import inbox, stages
+from launch.books import Phase, Purpose
+from launch.errors import RunFailed, Stopped
+from launch.ledger import Ledger
+from launch.team import Team, make_team
+from launch.tracking import Tracker
+from policy.trajectory import Observation, Outcome, Step, Trajectory
+from proposer.generate import ModelError, Prompt, Response, Sampling
+from proposer.task import Task, Website
+
+SHOP = Website(name="shop", url="practice:shop")
+NUM_TASKS = 40
+
+
+@pytest.fixture
+def team(tmp_path: Path):
+    """A team with 40 planned training episodes of round 1 and none rolled out."""
+    config = configs.load("quickstart", [f"run.runs_dir={tmp_path}", "tracking.wandb=off"])
+    for name in (inbox.INBOX, "manifests"):
+        (tmp_path / name).mkdir()
+    with Ledger(tmp_path) as ledger, Tracker(tmp_path, config.tracking, {}) as tracker:
+        tasks = [Task(website=SHOP, instruction=f"Do thing {n}.", world="train-1") for n in range(NUM_TASKS)]
+        ledger.begin_round(1, Phase.ROLLOUT)
+        ledger.plan(1, Purpose.TRAIN, tasks, num_samples=1)
+        yield make_team(config, ledger, tracker, lambda *_: None, asyncio.Event())
+
+
+def commit(team: Team, outcome: Outcome, count: int) -> None:
+    picture = team.blobs.put(b"picture")
+    for episode in team.ledger.missing_episodes(1, Purpose.TRAIN)[:count]:
+        seen = Observation(url="", title="", elements=(), listing="", screenshot=picture)
+        step = Step(observation=seen, response="", thought="", action=None, token_ids=(1,), prompt_ids=(1,))
+        trajectory = Trajectory(id=episode.id, task=episode.task, steps=(step,), outcome=outcome, final=seen)
+        inbox.deliver(team.run_dir, trajectory)
+        inbox.take(team.run_dir, team.ledger, trajectory)
+
+
+async def says_success(prompt: Prompt, sampling: Sampling) -> Response:
+    return Response("Reason: it did.\nVerdict: success")
+
+
+async def is_out(prompt: Prompt, sampling: Sampling) -> Response:
+    raise ModelError("out")
+
+
+@pytest.mark.asyncio
+async def test_failures_that_are_not_the_agents_are_neither_judged_nor_selected(team: Team) -> None:
+    for outcome in Outcome:
+        commit(team, outcome, 5)
+    team.models = {"judge": says_success}
+    await stages.judge(team, 1)
+    judged = [row for row in team.ledger.trajectories(1) if row.judgement is not None]
+    assert {row.outcome for row in judged} == {Outcome.FINISHED, Outcome.STEP_LIMIT}
+    await stages.seal(team, 1)
+    assert team.ledger.metrics(1)["learn/successes"] == len(judged) == 10
+
+
+@pytest.mark.asyncio
+async def test_a_judge_that_is_out_stops_the_round_and_leaves_no_verdict(team: Team) -> None:
+    commit(team, Outcome.FINISHED, NUM_TASKS)
+    team.models = {"judge": is_out}
+    with pytest.raises(RunFailed, match="no verdict on 40 of 40"):
+        await stages.judge(team, 1)
+    assert all(row.judgement is None for row in team.ledger.trajectories(1))
+    team.models = {"judge": says_success}
+    await stages.judge(team, 1)
+    assert all(row.judgement is Judgement.SUCCESS for row in team.ledger.trajectories(1))
+
+
+@pytest.mark.asyncio
+async def test_a_judge_that_is_out_now_and_then_leaves_those_undecided(team: Team) -> None:
+    commit(team, Outcome.FINISHED, NUM_TASKS)
+    calls = iter(range(NUM_TASKS))
+
+    async def flaky(prompt: Prompt, sampling: Sampling) -> Response:
+        return await (is_out if next(calls) % 8 == 0 else says_success)(prompt, sampling)
+
+    team.models = {"judge": flaky}
+    await stages.judge(team, 1)
+    assert sum(row.judgement is None for row in team.ledger.trajectories(1)) == NUM_TASKS / 8
+    await stages.seal(team, 1)
+    assert team.ledger.metrics(1)["learn/successes"] == NUM_TASKS * 7 / 8
+
+
+@pytest.mark.asyncio
+async def test_the_first_error_ends_the_others_and_is_raised_as_itself(team: Team) -> None:
+    done = []
+
+    async def work(item: int) -> None:
+        if item == 3:
+            raise RunFailed("three")
+        await asyncio.sleep(0 if item < 3 else 60)
+        done.append(item)
+
+    with pytest.raises(RunFailed, match="three"):
+        await team.each(range(9), work, limit=2)
+    assert set(done) <= {0, 1, 2}
+
+
+@pytest.mark.asyncio
+async def test_asked_to_stop_it_finishes_what_has_begun_and_begins_nothing(team: Team) -> None:
+    begun, done = [], []
+
+    async def work(item: int) -> None:
+        begun.append(item)
+        if item == 3:
+            team.stop.set()
+        await asyncio.sleep(0)
+        done.append(item)
+
+    with pytest.raises(Stopped):
+        await team.each(range(9), work, limit=2)
+    assert begun == done
+    assert len(done) <= 5
+
+
+@pytest.mark.asyncio
+async def test_an_empty_selection_seals_a_manifest_and_trains_nothing(team: Team) -> None:
+    await stages.seal(team, 1)
+    await stages.train(team, 1)
+    assert team.ledger.manifest(1) is None
+    assert [event.kind for event in team.ledger.events()] == ["unchanged"]
+
+
+def test_a_seed_depends_on_the_run_and_on_what_it_is_for(team: Team) -> None:
+    assert team.seed(1, "worlds") == team.seed(1, "worlds")
+    assert len({team.seed(k, what) for k in (1, 2) for what in ("worlds", "selection")}) == 4
