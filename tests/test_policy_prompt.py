@@ -1,0 +1,90 @@
+"""The policy's prompt, and the parser of its replies."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policy.prompt import action_text, describe, parse, render
+from policy.trajectory import Action, ActionKind, Element, Observation
+
+OBSERVATION = Observation(
+    url="http://shop.test/",
+    title="Shop",
+    elements=(Element(mark=1, tag="a", name="Copper Kettle", box=(0, 0, 10, 10)),),
+    listing="<a> Copper Kettle [1]  $12.50",
+    screenshot="0" * 64,
+    notice="The page has not changed.",
+)
+
+texts = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=20).filter(lambda t: t[0] not in "[;:,*")
+marks = st.integers(1, 999)
+actions = st.one_of(
+    st.builds(Action, kind=st.just(ActionKind.CLICK), mark=marks),
+    st.builds(Action, kind=st.sampled_from([ActionKind.TYPE, ActionKind.SELECT]), mark=marks, text=texts),
+    st.builds(Action, kind=st.just(ActionKind.SCROLL), mark=st.none() | marks, text=st.sampled_from(["up", "down"])),
+    st.builds(Action, kind=st.sampled_from([ActionKind.WAIT, ActionKind.GO_BACK, ActionKind.HOME])),
+    st.builds(Action, kind=st.just(ActionKind.ANSWER), text=texts.filter(lambda t: "**" not in t)),
+)
+
+
+@given(actions)
+def test_every_action_is_read_back_as_it_was_written(action: Action) -> None:
+    if "**" not in action.text:
+        assert parse(f"Thought: because.\nAction: {action_text(action)}").action == action
+
+
+@pytest.mark.parametrize(
+    ("reply", "action"),
+    [
+        ("thought: x\naction: click [7]", Action(kind=ActionKind.CLICK, mark=7)),
+        ("Thought: x\nAction: Click 7", Action(kind=ActionKind.CLICK, mark=7)),
+        ("Thought: x\n**Action:** Click [7]", Action(kind=ActionKind.CLICK, mark=7)),
+        ("Thought: x\nAction: Type [3]: blue mug", Action(kind=ActionKind.TYPE, mark=3, text="blue mug")),
+        ("Action: Answer; 12.50", Action(kind=ActionKind.ANSWER, text="12.50")),
+        ("Action: ANSWER: 7 products", Action(kind=ActionKind.ANSWER, text="7 products")),
+        ("Action: Answer; [Blue]", Action(kind=ActionKind.ANSWER, text="Blue")),
+        ("Action: Scroll [WINDOW]; Down", Action(kind=ActionKind.SCROLL, text="down")),
+        ("Action: Go back", Action(kind=ActionKind.GO_BACK)),
+        ("Thought: x\nAction: Home\nand then more words", Action(kind=ActionKind.HOME)),
+    ],
+)
+def test_harmless_variation_is_read(reply: str, action: Action) -> None:
+    assert parse(reply).action == action
+
+
+@pytest.mark.parametrize(
+    ("reply", "complaint"),
+    [
+        ("", "no line starting with Action:"),
+        ("I would click the kettle.", "no line starting with Action:"),
+        ("Thought: x\nAction:", "there is no action"),
+        ("Action: Fly [3]", "there is no action 'Fly [3]'"),
+        ("Action: Click", "needs the number"),
+        ("Action: Click [kettle]", "needs the number"),
+        ("Action: Type [3]", "needs a text"),
+        ("Action: Type; mug", "needs the number"),
+        ("Action: Select [3];", "needs a text"),
+        ("Action: Scroll [WINDOW]; left", "up or down"),
+        ("Action: Answer;", "needs a text"),
+    ],
+)
+def test_malformed_replies_say_what_was_expected(reply: str, complaint: str) -> None:
+    parsed = parse(reply)
+    assert parsed.action is None
+    assert complaint in parsed.malformed
+
+
+def test_the_prompt_holds_page_history_notice_and_task_in_this_order() -> None:
+    text = render("Buy it", OBSERVATION, ["Click [Home]"], None).parts[0]
+    places = [str(text).index(part) for part in ("Page: Shop", "Copper Kettle [1]", "1. Click [Home]", "has not changed", "Buy it")]
+    assert places == sorted(places)
+
+
+def test_without_a_picture_the_prompt_is_text_alone_and_with_one_the_picture_comes_first() -> None:
+    assert len(render("Buy it", OBSERVATION, [], None).parts) == 1
+    assert render("Buy it", OBSERVATION, [], b"jpeg").parts[0] == b"jpeg"
+
+
+def test_history_names_elements_since_their_marks_die_with_the_page() -> None:
+    assert describe(Action(kind=ActionKind.CLICK, mark=1), OBSERVATION) == "Click [Copper Kettle]"
+    assert describe(Action(kind=ActionKind.CLICK, mark=9), OBSERVATION) == "Click [9]"

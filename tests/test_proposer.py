@@ -1,0 +1,106 @@
+"""Proposals: parsed, counted, never a duplicate, never a held-out task."""
+
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from proposer.generate import Generate, ModelError, Prompt, Response, Sampling
+from proposer.look import Look
+from proposer.propose import Proposals, ProposerSettings, normal, parse, propose, render
+from tests.makers import SHOP
+
+LOOK = Look("http://shop.test/", "Shop", "Copper Kettle", "<a> Copper Kettle [1]", b"jpeg")
+SETTINGS = ProposerSettings()
+
+
+def says(replies: Sequence[str]) -> Generate:
+    queue = list(replies)
+
+    async def generate(prompt: Prompt, sampling: Sampling) -> Response:
+        return Response(queue.pop(0) if queue else "nothing more")
+
+    return generate
+
+
+def task(*instructions: str) -> str:
+    return json.dumps({"tasks": instructions})
+
+
+async def run(replies: Sequence[str], num_tasks: int = 3, **options: list[str]) -> Proposals:
+    return await propose(SHOP, "train-1", [LOOK], says(replies), num_tasks=num_tasks, settings=SETTINGS, seed=1, **options)
+
+
+@pytest.mark.asyncio
+async def test_proposed_tasks_belong_to_the_world_that_was_looked_at() -> None:
+    found = await run([task("Open the Copper Kettle.")])
+    assert [(t.instruction, t.world, t.source, t.gold_id) for t in found.tasks] == [
+        ("Open the Copper Kettle.", "train-1", "proposer", None)
+    ]
+
+
+@pytest.mark.asyncio
+async def test_every_rejection_is_counted_with_its_reason() -> None:
+    replies = ["not json", task("Buy"), task("Buy the Kettle."), task("please buy a kettle"), task("Sell the big lamp")]
+    found = await run([*replies, task("word " * 61)], held_out=["Sell the BIG lamp."])
+    assert found.rejections["too_short"] == 1
+    assert found.rejections["duplicate"] == 1
+    assert found.rejections["held_out"] == 1
+    assert found.rejections["too_long"] == 1
+    assert found.num_proposed == len(found.tasks) + sum(found.rejections.values())
+
+
+@pytest.mark.asyncio
+async def test_tasks_known_already_are_not_proposed_again() -> None:
+    found = await run([task("Open the Copper Kettle")], taken=["open copper kettle."])
+    assert found.tasks == []
+
+
+@pytest.mark.asyncio
+async def test_asking_ends_when_the_model_has_nothing_more_to_say() -> None:
+    found = await run([], num_tasks=2)
+    assert found.tasks == []
+    assert found.num_proposed == int(2 * SETTINGS.max_calls_per_task)
+
+
+@pytest.mark.asyncio
+async def test_an_outage_is_an_error_and_no_empty_proposal() -> None:
+    async def out(prompt: Prompt, sampling: Sampling) -> Response:
+        raise ModelError("down")
+
+    with pytest.raises(ModelError):
+        await propose(SHOP, None, [LOOK], out, num_tasks=1, settings=SETTINGS, seed=0)
+
+
+@pytest.mark.asyncio
+async def test_without_a_page_there_is_nothing_to_propose_from() -> None:
+    with pytest.raises(ValueError, match="at least one page"):
+        await propose(SHOP, None, [], says([]), num_tasks=1, settings=SETTINGS, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("reply", "tasks"),
+    [
+        ('{"tasks": ["Buy  the kettle"]}', ["Buy the kettle"]),
+        ('```json\n{"tasks": ["a", "b"]}\n```', ["a", "b"]),
+        ('{"tasks": []}', None),
+        ('{"tasks": "Buy the kettle"}', None),
+        ('{"tasks": [1]}', None),
+        ('["Buy the kettle"]', None),
+        ('{"tasks": ["Buy', None),
+        ("", None),
+    ],
+)
+def test_only_the_json_asked_for_is_read(reply: str, tasks: list[str] | None) -> None:
+    assert parse(reply) == tasks
+
+
+def test_the_prompt_tells_website_and_page() -> None:
+    picture, text = render(SHOP, LOOK, SETTINGS).parts
+    assert picture == b"jpeg"
+    assert "shop. A shop." in str(text)
+    assert "Copper Kettle [1]" in str(text)
+
+
+def test_instructions_that_differ_in_a_number_are_different() -> None:
+    assert normal("Add 2 of it.") != normal("Add 3 of it.")
