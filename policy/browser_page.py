@@ -47,6 +47,7 @@ class LivePage:
         self._crashed = False
         self._world: str | None = None
         self._world_ready = asyncio.Event()
+        self._document_gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @classmethod
     async def attach(cls, page: Page, settings: BrowserSettings) -> "LivePage":
@@ -97,6 +98,8 @@ class LivePage:
     def _note_worlds_gone(self, _: dict[str, Any]) -> None:
         self._world = None
         self._world_ready.clear()
+        self._document_gone.set_result(None)
+        self._document_gone = asyncio.get_running_loop().create_future()
 
     async def ask(self, function: str, *arguments: Any, limit_s: float | None = None) -> Any:
         """What a function of observe.js answers. Raises PageMoved if a navigation takes the document away first."""
@@ -150,12 +153,17 @@ class LivePage:
         return bool(await self.ask("quiet", self._settings.settle_quiet_ms, limit_ms, afresh, limit_s=limit_s))
 
     async def capture(self) -> bytes:
-        """The viewport as JPEG. Raises PageMoved if there is nothing painted yet."""
-        quality = self._settings.jpeg_quality
-        reply = await self.send(
-            "Page.captureScreenshot", {"format": "jpeg", "quality": quality, "optimizeForSpeed": True}
-        )
-        return base64.b64decode(reply["data"])
+        """The viewport as JPEG. Raises PageMoved if another document came, or nothing is painted yet."""
+        parameters = {"format": "jpeg", "quality": self._settings.jpeg_quality, "optimizeForSpeed": True}
+        capture = asyncio.ensure_future(self.send("Page.captureScreenshot", parameters))
+        try:
+            # A document that goes takes its unfinished screenshot with it: no answer would ever come.
+            await asyncio.wait({capture, self._document_gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not capture.done():
+                raise PageMoved("the document went while its picture was taken")
+            return base64.b64decode(capture.result()["data"])
+        finally:
+            capture.cancel()
 
     async def click(self, x: float, y: float) -> None:
         """Press and release the left mouse button at a point of the viewport."""

@@ -29,7 +29,9 @@ async def test_a_click_is_a_real_one_on_the_marked_element(browser: Browser, sit
     assert (seen.title, seen.notice) == ("B true true", "")
 
 
-async def test_a_link_leads_to_the_next_page_which_is_there_when_the_action_ends(browser: Browser, site: SmallSite) -> None:
+async def test_a_link_leads_to_the_next_page_which_is_there_when_the_action_ends(
+    browser: Browser, site: SmallSite
+) -> None:
     site.serve("<title>Next</title>", "/next")
     async with browser.episode(site.serve("<a href=/next>Go</a>")) as tab:
         seen = await do(tab, ActionKind.CLICK, "Go")
@@ -220,7 +222,9 @@ async def test_dialogs_are_answered_and_reported(
     assert (seen.title, seen.notice) == (title, notice)
 
 
-@pytest.mark.parametrize("opener", ["<a href=/new target=_blank>Open</a>", "<button onclick='open(`/new`)'>Open</button>"])
+@pytest.mark.parametrize(
+    "opener", ["<a href=/new target=_blank>Open</a>", "<button onclick='window.open(`/new`)'>Open</button>"]
+)
 async def test_a_new_tab_becomes_the_current_page_and_back_closes_it(
     browser: Browser, site: SmallSite, opener: str
 ) -> None:
@@ -233,7 +237,9 @@ async def test_a_new_tab_becomes_the_current_page_and_back_closes_it(
 
 
 async def test_a_download_is_refused_and_reported(browser: Browser, site: SmallSite) -> None:
-    site.replies["/f.zip"] = Reply("PK", headers={"Content-Disposition": "attachment", "Content-Type": "application/zip"})
+    site.replies["/f.zip"] = Reply(
+        "PK", headers={"Content-Disposition": "attachment", "Content-Type": "application/zip"}
+    )
     async with browser.episode(site.serve("<a href=/f.zip>Get</a>")) as tab:
         seen = await do(tab, ActionKind.CLICK, "Get")
     assert (seen.url, seen.notice) == (site.url(), "The download of f.zip was refused.")

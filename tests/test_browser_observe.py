@@ -145,7 +145,9 @@ async def test_a_repeated_link_to_the_same_place_is_marked_once(browser: Browser
     assert names(await observe(browser, site, html)) == ["Amber"]
 
 
-async def test_the_screenshot_shows_marks_and_the_page_does_not(browser: Browser, site: SmallSite, blobs: BlobStore) -> None:
+async def test_the_screenshot_shows_marks_and_the_page_does_not(
+    browser: Browser, site: SmallSite, blobs: BlobStore
+) -> None:
     async with browser.episode(site.serve("<body style='margin:60px'><button>Push</button>")) as tab:
         observation = await tab.observe()
         look = await tab.look()
