@@ -1,11 +1,10 @@
 """The whole loop through its real entry: real Ray, real Chromium, real HTTP, a model that answers as told.
 
-The run is killed (SIGKILL) in the middle of its training rollouts, resumed, stopped (SIGTERM) in the middle of the
-last evaluation, and resumed again; then its books are looked at.
+In round 1's rollouts first the rollout actor is killed, then the whole program; the run is resumed, asked to stop
+(SIGTERM) in a later round, and resumed again; then its books are looked at.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -64,10 +63,10 @@ url = "practice:shop"
 
 @dataclass
 class Saboteur:
-    """A script that sends the running program a signal at a chosen call to the policy."""
+    """A script that strikes at chosen calls to the policy: kills the actor, kills the program, asks it to stop."""
 
     victim: subprocess.Popen[bytes] | None = None
-    strikes: dict[int, signal.Signals] = field(default_factory=lambda: {8: signal.SIGKILL, 20: signal.SIGTERM})
+    strikes: dict[int, str] = field(default_factory=lambda: {5: "kill actor", 9: "kill", 20: "stop"})
     num_policy_calls: int = 0
     family: list[psutil.Process] = field(default_factory=list)
     """The killed program's processes that hold anything of ours."""
@@ -76,11 +75,20 @@ class Saboteur:
         self.num_policy_calls += role == "policy"
         strike = self.strikes.pop(self.num_policy_calls, None)
         if strike and self.victim:
-            if strike is signal.SIGKILL:
-                family = psutil.Process(self.victim.pid).children(recursive=True)
-                self.family = [process for process in family if process.name() not in RAYS_OWN]
-            os.kill(self.victim.pid, strike)
+            self.do(strike, psutil.Process(self.victim.pid))
         return quick_answers(role, text, call)
+
+    def do(self, strike: str, program: psutil.Process) -> None:
+        family = program.children(recursive=True)
+        match strike:
+            case "kill actor":
+                (actor,) = (process for process in family if process.name().startswith("ray::RolloutActor"))
+                actor.kill()
+            case "kill":
+                self.family = [process for process in family if process.name() not in RAYS_OWN]
+                program.kill()
+            case "stop":
+                program.terminate()
 
 
 @dataclass(frozen=True)
@@ -141,6 +149,13 @@ def test_exit_codes_tell_killed_stopped_and_done(story: Story) -> None:
 def test_the_run_was_stopped_inside_a_round_and_went_on_there(story: Story) -> None:
     assert story.phases_at_exit[0] == (1, Phase.ROLLOUT)
     assert story.phases_at_exit[-1] == (2, Phase.DONE)
+
+
+def test_the_episodes_of_a_killed_actor_were_tried_again(books: LedgerReader) -> None:
+    retries = [event.text for event in books.events() if event.kind == "retry"]
+    assert retries
+    assert all("browser_crash" in text for text in retries)
+    assert all(row.outcome.is_agents for row in books.trajectories())
 
 
 def test_nothing_of_a_killed_program_stays_behind(story: Story) -> None:
