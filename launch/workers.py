@@ -176,9 +176,8 @@ class Workers:
     async def learn(self, manifest: Path, parent: Path, out: Path, settings: LearnerSettings) -> dict[str, float]:
         """Update the weights in a process of its own; the learner's metrics. Raises RunFailed."""
         num_cpus = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
-        task = self._ray.remote(_update).options(
-            num_cpus=num_cpus, num_gpus=self._cluster.learner_gpus, max_retries=0, max_calls=1
-        )
+        make = self._ray.remote(max_calls=1)  # the process ends with the update, and its memory with it
+        task = make(_update).options(num_cpus=num_cpus, num_gpus=self._cluster.learner_gpus, max_retries=0)
         reference = task.remote(*(path.resolve() for path in (manifest, parent, out)), settings)
         try:
             return await asyncio.wrap_future(reference.future())
