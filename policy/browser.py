@@ -16,6 +16,7 @@ from playwright.async_api import Browser as Chromium
 from playwright.async_api import BrowserContext, Error, Playwright, async_playwright
 
 from policy.blobs import BlobStore
+from policy.browser_proxy import AllowList, Gate
 from policy.browser_settings import BrowserError, BrowserSettings
 from policy.browser_tab import Tab
 from policy.trajectory import Outcome
@@ -116,15 +117,21 @@ class Browser:
     async def episode(self, start_url: str, allowed_hosts: Sequence[str] = ()) -> AsyncIterator[Tab]:
         """A tab of a fresh context at `start_url`; nothing of it outlives the episode.
 
-        Raises BrowserError: RESET_FAILURE (no context), SITE_ERROR or BLOCKED (no start page), BROWSER_CRASH.
+        Only the start address and `allowed_hosts` can be reached (`AllowList`). Raises BrowserError: RESET_FAILURE (no
+        context), SITE_ERROR or BLOCKED (no start page), BROWSER_CRASH; ValueError for an address that isn't http(s).
         """
-        process = await self._take_process()
-        try:
-            context = await self._open_context(process)
+        async with _gate(AllowList.of(start_url, allowed_hosts)) as gate, self._use_process() as process:
+            context = await self._open_context(process, gate)
             try:
-                yield await Tab.open(context, self._settings, self.blobs, start_url)
+                yield await Tab.open(context, gate, self._settings, self.blobs, start_url)
             finally:
                 await _close_context(context)
+
+    @asynccontextmanager
+    async def _use_process(self) -> AsyncIterator[_Process]:
+        process = await self._take_process()
+        try:
+            yield process
         finally:
             process.num_open -= 1
             if process is not self._process and process.num_open == 0:
@@ -144,7 +151,7 @@ class Browser:
             process.num_open += 1
             return process
 
-    async def _open_context(self, process: _Process) -> BrowserContext:
+    async def _open_context(self, process: _Process, gate: Gate) -> BrowserContext:
         settings = self._settings
         try:
             return await process.chromium.new_context(
@@ -156,9 +163,22 @@ class Browser:
                 reduced_motion="reduce",
                 service_workers="block",
                 accept_downloads=False,
+                proxy={"server": gate.address},
             )
         except Error as error:
             raise BrowserError(Outcome.RESET_FAILURE, f"no browser context: {error}") from error
+
+
+@asynccontextmanager
+async def _gate(allowed: AllowList) -> AsyncIterator[Gate]:
+    try:
+        gate = await Gate.open(allowed)
+    except OSError as error:
+        raise BrowserError(Outcome.RESET_FAILURE, f"no proxy for the episode: {error}") from error
+    try:
+        yield gate
+    finally:
+        await gate.close()
 
 
 async def _close_context(context: BrowserContext) -> None:

@@ -193,6 +193,11 @@ class LivePage:
             self.send("Input.dispatchKeyEvent", down), self.send("Input.dispatchKeyEvent", {"type": "keyUp", **event})
         )
 
+    async def wanted_url(self) -> str:
+        """The address that was asked for, also where the browser shows its error page instead."""
+        history = await self.send("Page.getNavigationHistory")
+        return history["entries"][history["currentIndex"]]["url"]
+
     async def go_back(self) -> bool:
         """Whether there was a page to go back to; the navigation has then begun."""
         history = await self.send("Page.getNavigationHistory")

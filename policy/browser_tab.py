@@ -10,6 +10,7 @@ from playwright.async_api import TimeoutError as PlaywrightTimeout
 
 from policy.blobs import BlobStore
 from policy.browser_page import LivePage, PageMoved
+from policy.browser_proxy import Gate
 from policy.browser_settings import BrowserError, BrowserSettings
 from policy.listing import RawPage
 from policy.marks import draw_marks
@@ -26,16 +27,18 @@ _AWAITED = {"document", "xhr", "fetch", "script", "stylesheet"}  # what a page m
 _LONG_POLL_S = 1.0  # a request that is open for longer is a long poll or a stream, not something to wait for
 _WAIT_S = 2.0  # what the agent's Wait waits for a change
 _POLL_S = 0.01
-_ERROR_PAGE = "chrome-error:"
+_WEB = ("http:", "https:", "about:")  # all else is the browser's own: its error page, file:, chrome:
 _NOT_SETTLED = "The page is still loading."
 
 
 class Tab:
     """The current page of an episode, whichever tab that is."""
 
-    def __init__(self, context: BrowserContext, settings: BrowserSettings, blobs: BlobStore, start_url: str) -> None:
+    def __init__(
+        self, context: BrowserContext, gate: Gate, settings: BrowserSettings, blobs: BlobStore, start_url: str
+    ) -> None:
         """Use `open`."""
-        self._context = context
+        self._gate = gate
         self._settings = settings
         self._blobs = blobs
         self._start_url = start_url
@@ -47,9 +50,11 @@ class Tab:
         self._shown: Observation | None = None
 
     @classmethod
-    async def open(cls, context: BrowserContext, settings: BrowserSettings, blobs: BlobStore, start_url: str) -> "Tab":
+    async def open(
+        cls, context: BrowserContext, gate: Gate, settings: BrowserSettings, blobs: BlobStore, start_url: str
+    ) -> "Tab":
         """A tab at its start page. Raises BrowserError if that can't be had."""
-        tab = cls(context, settings, blobs, start_url)
+        tab = cls(context, gate, settings, blobs, start_url)
         tab._adopt(await LivePage.attach(await context.new_page(), settings))
         context.on("page", tab._note_new_tab)
         context.on("request", tab._note_request)
@@ -59,6 +64,11 @@ class Tab:
         await tab._go_home()
         await tab._settle()
         return tab
+
+    @property
+    def refused(self) -> list[str]:
+        """``host:port`` of every address outside the allow-list that the episode's pages have tried so far."""
+        return self._gate.refused
 
     # What the page does on its own.
 
@@ -244,8 +254,8 @@ class Tab:
         """Whether the page came to rest by the deadline; a new tab is then current, an unreachable page left again."""
         deadline = time.monotonic() + self._settings.settle_deadline_s
         settled = await self._come_to_rest(deadline)
-        if self._page.page.url.startswith(_ERROR_PAGE):
-            await self._leave_error_page()
+        if not self._page.page.url.startswith(_WEB):
+            await self._leave_foreign_page()
             settled = await self._come_to_rest(time.monotonic() + self._settings.settle_deadline_s)
         return settled
 
@@ -290,9 +300,11 @@ class Tab:
                 continue
             self._notices.append("A new tab was opened; this is the new tab.")
 
-    async def _leave_error_page(self) -> None:
-        """Away from the browser's own error page: the agent is told, and is where it was before."""
-        self._notices.append("The page could not be opened.")
+    async def _leave_foreign_page(self) -> None:
+        """Away from the browser's own error page, or whatever isn't the web: the agent is told and is where it was."""
+        url = await self._page.wanted_url()
+        outside = self._gate.refuses(url)
+        self._notices.append(f"{url} " + ("is outside this website." if outside else "could not be opened."))
         if await self._go_back():
             await self._go_home()
 

@@ -49,7 +49,7 @@ class SmallSite:
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
     def serve(self, html: str, path: str = "/", host: str = "test.localhost") -> str:

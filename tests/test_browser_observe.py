@@ -93,7 +93,8 @@ async def test_shadow_roots_and_frames_of_the_same_origin_are_read(browser: Brow
     const root = host.attachShadow({mode: "open"});
     root.innerHTML = "<button>Shadow</button><slot></slot>";
     host.innerHTML = "<a href=/s>Slotted</a>";
-    </script><iframe srcdoc="<button>Framed</button><p>Inner text</p>" style="padding:10px"></iframe><button>Last</button>"""
+    </script><iframe srcdoc="<button>Framed</button><p>Inner text</p>" style="padding:10px"></iframe>
+    <button>Last</button>"""
     observation = await observe(browser, site, html)
     assert names(observation) == ["Shadow", "Slotted", "Framed", "Last"]
     assert "Inner text" in observation.listing

@@ -1,0 +1,169 @@
+"""Gate: a forward proxy on loopback that lets one episode's browser reach its allowed hosts and nothing else.
+
+It stands below the page: redirects, frames, sockets, workers and name look-ups all end here, whatever a script tries.
+"""
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urlsplit
+
+logger = logging.getLogger(__name__)
+
+_CONNECT_DEADLINE_S = 10.0
+_HEAD_DEADLINE_S = 30.0
+_CHUNK = 64 * 1024
+_WEB_PORTS = {80, 443}
+_HOP_HEADERS = (b"connection:", b"proxy-connection:", b"proxy-authorization:", b"keep-alive:")
+
+
+@dataclass(frozen=True, slots=True)
+class AllowList:
+    """The addresses that an episode may reach: its start address, and the hosts named besides."""
+
+    start_host: str
+    start_port: int
+    hosts: tuple[str, ...]
+    """``example.com``, ``*.example.com`` (subdomains), either with ``:port``; without one, 80 and 443."""
+
+    @classmethod
+    def of(cls, start_url: str, hosts: Sequence[str]) -> "AllowList":
+        """The list for a start address. Raises ValueError if that is not http or https."""
+        parts = urlsplit(start_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"start address {start_url!r}: expected http:// or https://")
+        return cls(parts.hostname, _port_of(parts), tuple(host.lower() for host in hosts))
+
+    def allows(self, host: str, port: int) -> bool:
+        """Whether a connection to that host and port may be made; on loopback every port is an address of its own."""
+        host = host.lower()
+        if host == self.start_host:
+            return port == self.start_port or (port in _WEB_PORTS and not _is_loopback(host))
+        return any(_matches(pattern, host, port) for pattern in self.hosts)
+
+
+def _matches(pattern: str, host: str, port: int) -> bool:
+    name, _, wanted_port = pattern.partition(":")
+    port_fits = port == int(wanted_port) if wanted_port else port in _WEB_PORTS
+    return port_fits and (host.endswith(name[1:]) if name.startswith("*.") else host == name)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _port_of(parts: SplitResult) -> int:
+    return parts.port or (443 if parts.scheme == "https" else 80)
+
+
+class Gate:
+    """A running proxy for one episode."""
+
+    def __init__(self, allowed: AllowList) -> None:
+        """Use `open`."""
+        self.allowed = allowed
+        self.refused: list[str] = []
+        """``host:port`` of each refused address, once."""
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def open(cls, allowed: AllowList) -> "Gate":
+        """A gate that listens on a free port of loopback."""
+        gate = cls(allowed)
+        gate._server = await asyncio.start_server(gate._accept, "127.0.0.1", 0, limit=_CHUNK)
+        return gate
+
+    @property
+    def address(self) -> str:
+        """What the browser is given as its proxy."""
+        assert self._server is not None
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def close(self) -> None:
+        """Stop listening and drop all connections."""
+        assert self._server is not None
+        self._server.close()
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def refuses(self, url: str) -> bool:
+        """Whether an address lies outside the allow-list."""
+        parts = urlsplit(url)
+        return parts.hostname is None or not self.allowed.allows(parts.hostname, _port_of(parts))
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = asyncio.ensure_future(self._serve(reader, writer))
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection of the browser; a refusal is a connection that closes without an answer."""
+        try:
+            async with asyncio.timeout(_HEAD_DEADLINE_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+            method, target, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+            tunnel = method == "CONNECT"
+            parts = urlsplit(f"//{target}" if tunnel else target)
+            if not parts.hostname or parts.scheme not in ("", "http"):
+                return
+            port = parts.port or 80
+            if not self.allowed.allows(parts.hostname, port):
+                self._refuse(parts.hostname, port)
+                return
+            await self._forward(reader, writer, parts.hostname, port, b"" if tunnel else _forwarded(head, parts))
+        except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+            logger.debug("connection dropped: %s", error)
+        finally:
+            writer.close()
+
+    def _refuse(self, host: str, port: int) -> None:
+        address = f"{host}:{port}"
+        if address not in self.refused:
+            logger.info("refused %s", address)
+            self.refused.append(address)
+
+    async def _forward(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int, head: bytes
+    ) -> None:
+        """Relay between browser and server until the server has finished; no head: a tunnel."""
+        address = "127.0.0.1" if host == "localhost" or host.endswith(".localhost") else host
+        async with asyncio.timeout(_CONNECT_DEADLINE_S):
+            server_reader, server_writer = await asyncio.open_connection(address, port, limit=_CHUNK)
+        try:
+            if head:
+                server_writer.write(head)
+            else:
+                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            upwards = asyncio.ensure_future(_relay(reader, server_writer))
+            try:
+                await _relay(server_reader, writer)
+            finally:
+                upwards.cancel()
+        finally:
+            server_writer.close()
+
+
+def _forwarded(head: bytes, parts: SplitResult) -> bytes:
+    """A request head as the server is to see it: its own path, and one request per connection."""
+    first, *headers = head.rstrip(b"\r\n").split(b"\r\n")
+    method, _, version = first.split(b" ")
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    kept = [line for line in headers if not line.lower().startswith(_HOP_HEADERS)]
+    return b"\r\n".join([b" ".join((method, path.encode("latin-1"), version)), *kept, b"Connection: close", b"", b""])
+
+
+async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(_CHUNK):
+            writer.write(data)
+            await writer.drain()
