@@ -57,7 +57,7 @@ def _errors() -> Iterator[None]:
 
 def _fail(code: int, *lines: str) -> NoReturn:
     for line in lines:
-        err.print(f"error: {line}", soft_wrap=True, markup=False, highlight=False)
+        err.print(f"error: {line}", markup=False, highlight=False)
     raise typer.Exit(code)
 
 
@@ -114,7 +114,11 @@ def resume(run: RunArgument, overrides: SetOption = None) -> None:
     with _errors():
         from launch.driver import stored_config
 
-        _execute(stored_config(_run_dir(run), overrides or []))
+        run_dir = _run_dir(run)
+        config = stored_config(run_dir, overrides or [])
+        if config.run_dir.resolve() != run_dir.resolve():
+            raise ConfigError(f"{run_dir}: run.name and run.runs_dir are where the run is; move the directory")
+        _execute(config)
 
 
 @app.command("eval")
@@ -131,7 +135,7 @@ def evaluate(
     - `python -m launch eval quickstart --set evaluation.num_tasks=500 --set evaluation.first_world=1000`
     """
     with _errors():
-        from launch.driver import stored_config
+        from launch.driver import check_config, stored_config
 
         run_dir = _run_dir(run)
         with Ledger.open_readonly(run_dir) as books:
@@ -140,7 +144,10 @@ def evaluate(
         if version not in versions:
             raise LedgerError(f"{run_dir}: no weights {version}; expected one of {sorted(versions)}")
         name = f"run.name={run_dir.resolve().name}-eval-v{version}"
-        _execute(stored_config(run_dir, ["run.rounds=0", name, *(overrides or [])]), versions[version])
+        config = stored_config(run_dir, ["run.rounds=0", name, *(overrides or [])])
+        if has_run(config.run_dir):
+            check_config(config)
+        _execute(config, versions[version])
 
 
 @app.command()
@@ -173,7 +180,7 @@ def status(run: RunArgument) -> None:
             )
         out.print(f"  weights: version {max(row.version for row in books.weights())}")
         for event in books.events()[-5:]:
-            out.print(f"  {event.kind}: {event.text}", soft_wrap=True, markup=False)
+            out.print(f"  {event.kind}: {event.text}", markup=False)
 
 
 @app.command()
@@ -267,6 +274,7 @@ def _log_to(path: Path) -> None:
     to_file = logging.FileHandler(path)
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_terminal = RichHandler(console=err, level=logging.WARNING, show_path=False)
+    to_terminal.setFormatter(logging.Formatter("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[to_file, to_terminal], force=True)
     for name in ("httpx", "httpx2"):  # one line per request otherwise
         logging.getLogger(name).setLevel(logging.WARNING)

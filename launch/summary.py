@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
+from rich import box
 from rich.table import Table
 
 from evaluator.agreement import agreement, wilson
@@ -175,9 +176,11 @@ def write_summary(ledger: LedgerReader) -> Path:
 
 def table(run: RunSummary) -> Table:
     """A row per round: ground-truth success with interval, the judge's error, tasks, episodes, where the time went."""
-    result = Table(title="success is ground truth; the judge is measured against it")
-    for heading in ("round", "held-out [95 % CI] n", "unseen n", "judge P/R", "tasks", "episodes", "seconds"):
-        result.add_column(heading, justify="left" if heading in ("episodes", "seconds") else "right")
+    result = Table(title="Shares in %. Success is ground truth; the judge is measured against it.", box=box.SIMPLE_HEAD)
+    for heading in ("\nround", "held-out\n\\[95 % CI] n", "unseen\nn", "judge\nP/R", "\ntasks"):
+        result.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("\nepisodes", "\nseconds"):
+        result.add_column(heading, no_wrap=True)
     for row in run.rounds:
         interval = f" \\[{_percent(row.ci_low)}, {_percent(row.ci_high)}] {row.n}" if row.n else ""
         result.add_row(
@@ -185,7 +188,7 @@ def table(run: RunSummary) -> Table:
             f"{_percent(row.held_out_success)}{interval}",
             f"{_percent(row.unseen_success)} {row.unseen_n or ''}",
             f"{_percent(row.judge_precision)}/{_percent(row.judge_recall)}",
-            f"{row.tasks_kept} of {row.tasks_proposed}",
+            f"{row.tasks_kept}/{row.tasks_proposed}",
             "\n".join(f"{number} {outcome}" for outcome, number in row.outcomes.items()),
             "\n".join(f"{seconds:.0f} {stage}" for stage, seconds in row.seconds.items() if seconds >= 0.5),
         )
