@@ -176,18 +176,19 @@ def write_summary(ledger: LedgerReader) -> Path:
 
 def table(run: RunSummary) -> Table:
     """A row per round: ground-truth success with interval, the judge's error, tasks, episodes, where the time went."""
-    result = Table(title="Shares in %. Success is ground truth; the judge is measured against it.", box=box.SIMPLE_HEAD)
+    title = "Shares in %. Success is ground truth; the judge is measured against it."
+    result = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for heading in ("\nround", "held-out\n\\[95 % CI] n", "unseen\nn", "judge\nP/R", "\ntasks"):
         result.add_column(heading, justify="right", no_wrap=True)
     for heading in ("\nepisodes", "\nseconds"):
         result.add_column(heading, no_wrap=True)
     for row in run.rounds:
-        interval = f" \\[{_percent(row.ci_low)}, {_percent(row.ci_high)}] {row.n}" if row.n else ""
+        interval = f" \\[{_percent(row.ci_low, 0)}, {_percent(row.ci_high, 0)}] {row.n}" if row.n else ""
         result.add_row(
             str(row.round),
             f"{_percent(row.held_out_success)}{interval}",
             f"{_percent(row.unseen_success)} {row.unseen_n or ''}",
-            f"{_percent(row.judge_precision)}/{_percent(row.judge_recall)}",
+            f"{_percent(row.judge_precision, 0)}/{_percent(row.judge_recall, 0)}",
             f"{row.tasks_kept}/{row.tasks_proposed}",
             "\n".join(f"{number} {outcome}" for outcome, number in row.outcomes.items()),
             "\n".join(f"{seconds:.0f} {stage}" for stage, seconds in row.seconds.items() if seconds >= 0.5),
@@ -195,5 +196,5 @@ def table(run: RunSummary) -> Table:
     return result
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}"
+def _percent(share: float | None, num_decimals: int = 1) -> str:
+    return "-" if share is None else f"{100 * share:.{num_decimals}f}"

@@ -34,7 +34,7 @@ def test_every_shipped_config_loads(path: Path) -> None:
 
 
 def test_the_webvoyager_config_has_the_papers_thirteen_sites() -> None:
-    websites = configs.load("pae_webvoyager_7b").websites
+    websites = configs.load("pae_webvoyager_7b").websites_of("train")
     assert len(websites) == 13
     assert all(website.url.startswith("https://") and website.description for website in websites)
 
