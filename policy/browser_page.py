@@ -1,4 +1,4 @@
-"""One open page: its DevTools session, the isolated world in which policy/observe.js runs, settling.
+"""One open page: its DevTools session, the isolated world in which settle.js and observe.js run.
 
 Everything that the page is asked has a deadline, and what goes wrong comes out as a BrowserError.
 """
@@ -15,7 +15,7 @@ from policy.browser_settings import BrowserError, BrowserSettings
 from policy.trajectory import Outcome
 
 _WORLD = "pae"
-_SCRIPT = (Path(__file__).parent / "observe.js").read_text(encoding="utf-8")
+_SCRIPT = "\n".join((Path(__file__).parent / name).read_text("utf-8") for name in ("settle.js", "observe.js"))
 _DOCUMENT_GONE = (
     "Cannot find context",
     "uniqueContextId not found",
@@ -102,7 +102,7 @@ class LivePage:
         self._document_gone = asyncio.get_running_loop().create_future()
 
     async def ask(self, function: str, *arguments: Any, limit_s: float | None = None) -> Any:
-        """What a function of observe.js answers. Raises PageMoved if a navigation takes the document away first."""
+        """What a function of the scripts answers. Raises PageMoved if a navigation takes the document away first."""
         expression = f"pae.{function}({', '.join(map(json.dumps, arguments))})"
         deadline_s = (limit_s or 0.0) + self._settings.action_deadline_s
         parameters = {"expression": expression, "awaitPromise": True, "returnByValue": True}

@@ -47,7 +47,7 @@ class Tab:
         self._requests: dict[Request, float] = {}
         self._answered_at = 0.0
         self._notices: list[str] = []
-        self._shown: Observation | None = None
+        self._marked: tuple[Element, ...] = ()
 
     @classmethod
     async def open(
@@ -110,17 +110,15 @@ class Tab:
     async def observe(self, notice: str = "") -> Observation:
         """What the agent sees now; `notice` is passed on to it. Raises BrowserError if the site refuses the agent."""
         raw, jpeg = await self._read()
-        elements = raw.marked()
-        picture = await asyncio.to_thread(self._store_marked, jpeg, elements)
-        self._shown = Observation(
+        picture = await asyncio.to_thread(self._store_marked, jpeg, self._marked)
+        return Observation(
             url=raw.url,
             title=raw.title,
-            elements=elements,
+            elements=self._marked,
             listing=self._listing(raw),
             screenshot=picture,
             notice=" ".join(filter(None, [notice, *self._take_notices()])),
         )
-        return self._shown
 
     async def look(self) -> Look:
         """The page as it is, without marks and for no task."""
@@ -145,6 +143,7 @@ class Tab:
                     raise BrowserError(Outcome.SITE_ERROR, f"{page.page.url} never stops navigating") from error
             else:
                 raw = RawPage.model_validate(read)
+                self._marked = raw.marked()
                 _check_not_refused(raw)
                 return raw, jpeg
 
@@ -194,7 +193,7 @@ class Tab:
             return "Which element?" if action.kind in _NEED_MARK else ""
         if not 1 <= mark <= len(observation.elements):
             return f"There is no [{mark}] on this page."
-        if self._shown is None or self._shown.elements != observation.elements:
+        if self._marked != observation.elements:
             return f"Element [{mark}] is no longer there."
         return ""
 
@@ -240,8 +239,10 @@ class Tab:
             response = await self._page.page.goto(self._start_url, wait_until="domcontentloaded", timeout=timeout_ms)
         except (Error, PlaywrightTimeout) as error:
             text = str(error).split("\n", 1)[0]
-            crashed = "crash" in text or "closed" in text
-            raise BrowserError(Outcome.BROWSER_CRASH if crashed else Outcome.SITE_ERROR, text) from error
+            if "crash" in text or "closed" in text:
+                raise BrowserError(Outcome.BROWSER_CRASH, text) from error
+            outside = f" (outside this website: {', '.join(self.refused)})" if self.refused else ""
+            raise BrowserError(Outcome.SITE_ERROR, text + outside) from error
         status = response.status if response else 0
         if status in _REFUSALS:
             raise BrowserError(Outcome.BLOCKED, f"{self._start_url}: HTTP {status}")

@@ -1,8 +1,8 @@
 "use strict";
 // Runs in an isolated world of the top document: it sees the page's DOM, the page sees nothing of it.
-// Same-origin frames are read from the top; frames of other origins are pictures only.
+// Needs settle.js. Same-origin frames are read from the top; frames of other origins are pictures only.
 (() => {
-  if (window !== window.top || globalThis.pae) return;
+  if (window !== window.top || pae.collect) return;
 
   const NATIVE = "a[href],button,input,select,textarea,summary,[contenteditable=''],[contenteditable='true']";
   const ROLES = new Set(["button", "link", "checkbox", "tab", "menuitem", "menuitemcheckbox", "menuitemradio", "option",
@@ -14,19 +14,8 @@
   const ITEMS = new Set(["LI", "TR", "ARTICLE", "FIGURE", "DD"]);
   const MAX_NAME = 100, MAX_OPTIONS = 12, MAX_ELEMENTS = 200, MAX_NODES = 60000;
 
-  let changedAt = performance.now();  // when the page last changed
-  let marked = [];                    // marked[n]: the element with mark n of the latest observation
-
-  const touch = () => { changedAt = performance.now(); };
-  const mutations = new MutationObserver(touch);
-  const watched = new WeakSet();
-  const watch = (root) => {
-    if (watched.has(root)) return;
-    watched.add(root);
-    mutations.observe(root, { subtree: true, childList: true, attributes: true, characterData: true });
-  };
-  watch(document);
-  new PerformanceObserver(touch).observe({ type: "layout-shift" });
+  const { touch, watch } = pae;
+  let marked = [];  // marked[n]: the element with mark n of the latest observation
 
   // ---- reading the page ----
 
@@ -379,37 +368,5 @@
     return { moved: Math.abs(pane.scrollTop - before) >= 1 };
   };
 
-  // ---- settling ----
-
-  const loading = () => {
-    if (document.readyState === "loading" || !document.documentElement) return true;
-    for (const image of document.images) {
-      if (!image.complete && image.loading !== "lazy" && largest(image, TOP())) return true;
-    }
-    if (document.fonts.status === "loading") return true;
-    return document.getAnimations().some((animation) => animation.playState === "running"
-      && animation.effect?.getComputedTiming().endTime < 1000);
-  };
-  // Resolves once nothing has changed for quietMs (true) or limitMs are over (false). `afresh`: counted from now, since
-  // what an action sets going (a submitted form) may begin only after it was acknowledged.
-  const quiet = (quietMs, limitMs, afresh) => new Promise((resolve) => {
-    if (afresh) touch();
-    const end = performance.now() + limitMs;
-    const look = () => {
-      const now = performance.now();
-      const left = changedAt + quietMs - now;
-      if (left <= 0 && !loading()) return resolve(true);
-      if (now >= end) return resolve(false);
-      setTimeout(look, Math.min(Math.max(left, 8), 50, end - now + 1));
-    };
-    look();
-  });
-  // Resolves at the page's next change, or when limitMs are over.
-  const change = (limitMs) => new Promise((resolve) => {
-    const start = changedAt, end = performance.now() + limitMs;
-    const look = () => (changedAt !== start || performance.now() >= end ? resolve(null) : setTimeout(look, 20));
-    look();
-  });
-
-  globalThis.pae = { collect, locate, prepare, choose, scroll, quiet, change };
+  Object.assign(pae, { collect, locate, prepare, choose, scroll });
 })();

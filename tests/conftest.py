@@ -18,7 +18,7 @@ def blobs(tmp_path_factory: pytest.TempPathFactory) -> BlobStore:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser(blobs: BlobStore) -> AsyncIterator[Browser]:
-    settings = BrowserSettings(settle_deadline_s=1.5, action_deadline_s=3.0, start_deadline_s=5.0, recycle_after=1000)
+    settings = BrowserSettings(settle_deadline_s=1.5, action_deadline_s=3.0, start_deadline_s=3.0, recycle_after=1000)
     async with Browser(settings, blobs) as browser:
         yield browser
 

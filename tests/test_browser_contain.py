@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,7 +17,7 @@ CLICK = Action(kind=ActionKind.CLICK, mark=1)
 
 
 @pytest.fixture
-def foreign() -> SmallSite:
+def foreign() -> Iterator[SmallSite]:
     """Another server, which pages of `site` have no business with."""
     with SmallSite() as foreign:
         foreign.serve("<title>Foreign</title>")
