@@ -1,29 +1,33 @@
 """Stages alone, with real books and no servers: what an outage does, and what it must never do."""
 
 import asyncio
+import itertools
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from evaluator.verdict import Judgement
 from launch import config as configs
 from launch import inbox, stages
-from launch.books import Phase, Purpose
-from launch.errors import RunFailed, Stopped
+from launch.books import Phase, Purpose, WeightsRow
+from launch.errors import RunFailed, Stopped, WorkerLost
 from launch.ledger import Ledger
 from launch.team import Team, make_team
 from launch.tracking import Tracker
+from launch.workers import Order, Workers, failed_trajectory
+from policy.server import ModelServer, ServerSettings
 from policy.trajectory import Observation, Outcome, Step, Trajectory
 from proposer.generate import ModelError, Prompt, Response, Sampling
 from proposer.task import Task, Website
 
 SHOP = Website(name="shop", url="practice:shop")
-NUM_TASKS = 40
+NUM_TASKS = 24
 
 
 @pytest.fixture
 def team(tmp_path: Path):
-    """A team with 40 planned training episodes of round 1 and none rolled out."""
+    """A team with 24 planned training episodes of round 1 and none rolled out."""
     config = configs.load("quickstart", [f"run.runs_dir={tmp_path}", "tracking.wandb=off"])
     for name in (inbox.INBOX, "manifests"):
         (tmp_path / name).mkdir()
@@ -52,23 +56,78 @@ async def is_out(prompt: Prompt, sampling: Sampling) -> Response:
     raise ModelError("out")
 
 
+class Hands:
+    """In the place of the Ray workers: every episode ends as told, outcome by outcome; None: the worker is lost."""
+
+    num_slots = 4
+
+    def __init__(self, team: Team, *outcomes: Outcome | None) -> None:
+        self.run_dir = team.run_dir
+        self.outcomes = itertools.cycle(outcomes)
+        self.num_runs = 0
+
+    async def run(self, order: Order) -> str:
+        self.num_runs += 1
+        outcome = next(self.outcomes)
+        if outcome is None:
+            raise WorkerLost("gone")
+        return inbox.deliver(self.run_dir, failed_trajectory(order, outcome, "as told"))
+
+
+def give_hands(team: Team, *outcomes: Outcome | None) -> Hands:
+    hands = Hands(team, *outcomes)
+    team.workers = cast(Workers, hands)
+    team.models = {"judge": says_success}
+    team.server = ModelServer(ServerSettings(base_url="http://127.0.0.1:9"), Path("/nowhere"), Path("/nowhere.log"))
+    team.server.version = 0
+    team.ledger.commit_weights(WeightsRow(0, None, -1, "/nowhere"))
+    return hands
+
+
+@pytest.mark.asyncio
+async def test_too_many_failures_that_are_not_the_agents_stop_the_round(team: Team) -> None:
+    give_hands(team, Outcome.BLOCKED)
+    with pytest.raises(RunFailed, match=r"10 of 10 episodes ended .* mostly blocked"):
+        await stages.roll_out(team, 1)
+
+
+@pytest.mark.parametrize("outcome", [None, *sorted(inbox.RETRIED)])
+@pytest.mark.asyncio
+async def test_a_failure_of_ours_is_tried_again_and_counted_once(team: Team, outcome: Outcome | None) -> None:
+    hands = give_hands(team, outcome, Outcome.STEP_LIMIT)
+    await stages.roll_out(team, 1)
+    assert set(team.ledger.outcomes(1, (Purpose.TRAIN,))) <= {Outcome.STEP_LIMIT, outcome or Outcome.BROWSER_CRASH}
+    assert sum(team.ledger.outcomes(1, (Purpose.TRAIN,)).values()) == NUM_TASKS
+    num_retries = sum(event.kind == "retry" for event in team.ledger.events())
+    assert hands.num_runs == NUM_TASKS + num_retries
+
+
+@pytest.mark.asyncio
+async def test_an_episode_that_never_works_ends_in_its_failure(team: Team) -> None:
+    hands = give_hands(team, None)
+    with pytest.raises(RunFailed, match="mostly browser_crash"):
+        await stages.roll_out(team, 1)
+    assert hands.num_runs >= 10 * team.config.rollout.max_attempts
+    assert all(row.judgement is None for row in team.ledger.trajectories(1))
+
+
 @pytest.mark.asyncio
 async def test_failures_that_are_not_the_agents_are_neither_judged_nor_selected(team: Team) -> None:
     for outcome in Outcome:
-        commit(team, outcome, 5)
+        commit(team, outcome, 3)
     team.models = {"judge": says_success}
     await stages.judge(team, 1)
     judged = [row for row in team.ledger.trajectories(1) if row.judgement is not None]
     assert {row.outcome for row in judged} == {Outcome.FINISHED, Outcome.STEP_LIMIT}
     await stages.seal(team, 1)
-    assert team.ledger.metrics(1)["learn/successes"] == len(judged) == 10
+    assert team.ledger.metrics(1)["learn/successes"] == len(judged) == 6
 
 
 @pytest.mark.asyncio
 async def test_a_judge_that_is_out_stops_the_round_and_leaves_no_verdict(team: Team) -> None:
     commit(team, Outcome.FINISHED, NUM_TASKS)
     team.models = {"judge": is_out}
-    with pytest.raises(RunFailed, match="no verdict on 40 of 40"):
+    with pytest.raises(RunFailed, match="no verdict on 24 of 24"):
         await stages.judge(team, 1)
     assert all(row.judgement is None for row in team.ledger.trajectories(1))
     team.models = {"judge": says_success}
