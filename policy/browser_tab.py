@@ -28,6 +28,8 @@ _LONG_POLL_S = 1.0  # a request that is open for longer is a long poll or a stre
 _WAIT_S = 2.0  # what the agent's Wait waits for a change
 _POLL_S = 0.01
 _WEB = ("http:", "https:", "about:")  # all else is the browser's own: its error page, file:, chrome:
+_MAX_NOTICES = 5
+_MAX_NOTICE_CHARS = 200
 _NOT_SETTLED = "The page is still loading."
 
 
@@ -88,13 +90,13 @@ class Tab:
             self._answered_at = time.monotonic()
 
     def _note_download(self, download: Download) -> None:
-        self._notices.append(f"The download of {download.suggested_filename} was refused.")
+        self._tell(f"The download of {download.suggested_filename} was refused.")
 
     async def _answer_dialog(self, dialog: Dialog) -> None:
         accept = dialog.type != "prompt"
         if dialog.type != "beforeunload":
             answer = "accepted" if accept else "dismissed"
-            self._notices.append(f'The page said: "{dialog.message}" ({dialog.type}, {answer}).')
+            self._tell(f'The page said: "{dialog.message}" ({dialog.type}, {answer}).')
         with suppress(Error):  # the page may have gone with its dialog
             await (dialog.accept() if accept else dialog.dismiss())
 
@@ -102,7 +104,7 @@ class Tab:
     def _page(self) -> LivePage:
         while len(self._pages) > 1 and self._pages[-1].page.is_closed():
             self._pages.pop()
-            self._notices.append("The tab was closed; this is the tab before it.")
+            self._tell("The tab was closed; this is the tab before it.")
         return self._pages[-1]
 
     # Observing.
@@ -146,6 +148,12 @@ class Tab:
                 self._marked = raw.marked()
                 _check_not_refused(raw)
                 return raw, jpeg
+
+    def _tell(self, notice: str) -> None:
+        """Note something for the agent: once, in few words, and not without end (a page can ask for attention forever)."""
+        notice = notice if len(notice) <= _MAX_NOTICE_CHARS else notice[: _MAX_NOTICE_CHARS - 1] + "…"
+        if notice not in self._notices and len(self._notices) < _MAX_NOTICES:
+            self._notices.append(notice)
 
     def _take_notices(self) -> list[str]:
         notices, self._notices = self._notices, []
@@ -299,13 +307,13 @@ class Tab:
             except Error:
                 logger.info("a new tab closed at once")
                 continue
-            self._notices.append("A new tab was opened; this is the new tab.")
+            self._tell("A new tab was opened; this is the new tab.")
 
     async def _leave_foreign_page(self) -> None:
         """Away from the browser's own error page, or whatever isn't the web: the agent is told and is where it was."""
         url = await self._page.wanted_url()
         outside = self._gate.refuses(url)
-        self._notices.append(f"{url} " + ("is outside this website." if outside else "could not be opened."))
+        self._tell(f"{url} " + ("is outside this website." if outside else "could not be opened."))
         if await self._go_back():
             await self._go_home()
 

@@ -2,7 +2,8 @@
 
 Each step is one prompt of its own (system message, then one user turn), so that a training sample is exactly one
 prompt and one response. The action space is the paper's (PAE, section 4.1, taken over from WebVoyager) with Select for
-drop-down lists; the wording is ours.
+drop-down lists; the wording is ours. An action repeats its element's name before the number, ``Click Cart [9]``: a small
+model looks a name up in the page and reads on, where a bare number must be looked back for. ``Click [9]`` is read too.
 """
 
 import re
@@ -14,9 +15,9 @@ from proposer.generate import Prompt
 
 SYSTEM = """You are a web agent. Reply with one thought and one action:
 Thought: why
-Action: Click [n] | Type [n]; text | Select [n]; option | Scroll [n or WINDOW]; up or down | Wait | GoBack | Home \
-| Answer; text
-n is the number of an element on the page. When the task is done, or its answer is known, use Answer."""
+Action: Click name [n] | Type name [n]; text | Select name [n]; option | Scroll [WINDOW]; up or down | Wait | GoBack \
+| Home | Answer; text
+name [n] is an element as the page lists it. When the task is done, or its answer is known, use Answer."""
 
 MAX_HISTORY_CHARS = 120
 """A past action is cut at this length in the prompt."""
@@ -51,12 +52,14 @@ def render(instruction: str, observation: Observation, history: Sequence[str], p
 
 
 def describe(action: Action, observation: Observation) -> str:
-    """An action in words that outlive its page, for the history: ``Click [4] Add to cart``."""
-    name = next((element.name for element in observation.elements if element.mark == action.mark), "")
-    text = action_text(action)
-    if name and action.kind is not ActionKind.SCROLL:
-        text = text.replace(f"[{action.mark}]", f"[{name}]", 1)
+    """An action in words that outlive its page, for the history: the element's name without its number."""
+    text = action_text(action, element_name(action, observation)).replace(f" [{action.mark}]", "", 1)
     return text if len(text) <= MAX_HISTORY_CHARS else text[: MAX_HISTORY_CHARS - 3] + "..."
+
+
+def element_name(action: Action, observation: Observation) -> str:
+    """Name of the element acted on; empty if there is none."""
+    return next((element.name for element in observation.elements if element.mark == action.mark), "")
 
 
 _NAMES = {
@@ -72,19 +75,20 @@ _NAMES = {
 _KINDS = {name.lower(): kind for kind, name in _NAMES.items()}
 _WITH_MARK = {ActionKind.CLICK, ActionKind.TYPE, ActionKind.SELECT}
 _WITH_TEXT = {ActionKind.TYPE, ActionKind.SELECT, ActionKind.ANSWER}
-_ACTION = re.compile(r"(?P<name>[a-z]+(?:[ _]?back)?)\b\s*(?:\[?(?P<target>\d+|window)\]?)?\s*[;:,]?\s*(?P<text>.*)", re.I | re.S)
+_VERB = re.compile(r"(?P<verb>go[ _]?back|[a-z]+)\b", re.I)
+_TARGET = re.compile(r"(?:[^;]*?\[(?P<listed>\d+|window)\]|\s*(?P<bare>\d+|window)\b)\s*[;:,]?\s*(?P<text>.*)", re.I)
 
 
-def action_text(action: Action) -> str:
-    """An action as the policy writes it; `parse` reads it back."""
+def action_text(action: Action, name: str = "") -> str:
+    """An action as the policy writes it, `name` being its element's; `parse` reads it back."""
+    named = f"{name} " if name else ""
     match action.kind:
         case ActionKind.SCROLL:
-            target = "WINDOW" if action.mark is None else action.mark
-            return f"Scroll [{target}]; {action.text}"
+            return f"Scroll [{'WINDOW' if action.mark is None else action.mark}]; {action.text}"
         case ActionKind.CLICK:
-            return f"Click [{action.mark}]"
+            return f"Click {named}[{action.mark}]"
         case ActionKind.TYPE | ActionKind.SELECT:
-            return f"{_NAMES[action.kind]} [{action.mark}]; {action.text}"
+            return f"{_NAMES[action.kind]} {named}[{action.mark}]; {action.text}"
         case ActionKind.ANSWER:
             return f"Answer; {action.text}"
         case _:
@@ -103,25 +107,26 @@ def parse(response: str) -> Reply:
     if len(parts) < 2:
         return Reply(thought, None, "your reply had no line starting with Action:")
     line = parts[1].strip().split("\n")[0].strip()
-    match = _ACTION.fullmatch(line)
-    name = re.sub(r"[ _]", "", match["name"]).lower() if match else ""
-    kind = _KINDS.get(name)
-    if match is None or kind is None:
+    verb = _VERB.match(line)
+    kind = _KINDS.get(re.sub(r"[ _]", "", verb["verb"]).lower()) if verb else None
+    if verb is None or kind is None:
         return Reply(thought, None, f"there is no action {line[:40]!r}; use one of {', '.join(_NAMES.values())}")
-    if kind is ActionKind.ANSWER:  # an answer may begin with a number, which is no mark
-        text = re.sub(r"^\s*[;:,]\s*", "", line[match.end("name") :]).strip()
-        return _checked(thought, kind, None, text.removeprefix("[").removesuffix("]") if text.startswith("[") else text)
-    target = match["target"]
-    mark = int(target) if target and target.isdigit() else None
-    return _checked(thought, kind, mark, match["text"].strip())
+    rest = line[verb.end() :]
+    target = None if kind is ActionKind.ANSWER else _TARGET.fullmatch(rest)  # an answer's number is no mark
+    if target is None:
+        return _checked(thought, kind, None, rest.lstrip(" ;:,"))
+    mark = target["listed"] or target["bare"]
+    return _checked(thought, kind, int(mark) if mark.isdigit() else None, target["text"].strip())
 
 
 def _checked(thought: str, kind: ActionKind, mark: int | None, text: str) -> Reply:
     name = _NAMES[kind]
     if kind in _WITH_MARK and mark is None:
-        return Reply(thought, None, f"{name} needs the number of an element: {name} [n]")
+        return Reply(thought, None, f"{name} needs the number of an element: {name} name [n]")
     if kind in _WITH_TEXT and not text:
         return Reply(thought, None, f"{name} needs a text after a semicolon")
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
     if kind is ActionKind.SCROLL:
         text = text.strip("[]. ").lower()
         if text not in ("up", "down"):

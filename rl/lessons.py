@@ -14,7 +14,7 @@ from evaluator.judge import JudgeSettings, last_screenshots
 from evaluator.truth import ground_truth
 from policy.agent import AgentSettings
 from policy.blobs import BlobStore
-from policy.trajectory import Trajectory
+from policy.trajectory import Step, Trajectory
 from proposer.generate import Prompt
 from proposer.look import Look
 from proposer.propose import ProposerSettings
@@ -36,9 +36,15 @@ def policy_lessons(attempts: Iterable[Trajectory], blobs: BlobStore, processor: 
             picture = blobs.get(step.observation.screenshot)
             past = history[-settings.history :]
             prompt = policy.prompt.render(attempt.task.instruction, step.observation, past, picture)
-            yield encode(prompt, step.response, blobs, processor, name=f"{attempt.id}#{index}")
+            yield encode(prompt, _reply(step), blobs, processor, name=f"{attempt.id}#{index}")
             if step.action:
                 history.append(policy.prompt.describe(step.action, step.observation))
+
+
+def _reply(step: Step) -> str:
+    assert step.action is not None, "scripts make no malformed moves"
+    name = policy.prompt.element_name(step.action, step.observation)
+    return f"Thought: {step.thought}\nAction: {policy.prompt.action_text(step.action, name)}"
 
 
 def judge_lessons(attempts: Sequence[Trajectory], blobs: BlobStore, processor: Any, seed: int) -> list[Sample]:

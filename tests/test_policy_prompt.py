@@ -27,10 +27,10 @@ actions = st.one_of(
 )
 
 
-@given(actions)
-def test_every_action_is_read_back_as_it_was_written(action: Action) -> None:
+@given(actions, st.sampled_from(["", "Copper Kettle", "Cart (5)", "Page 2", "Add 3 to cart"]))
+def test_every_action_is_read_back_as_it_was_written(action: Action, name: str) -> None:
     if "**" not in action.text:
-        assert parse(f"Thought: because.\nAction: {action_text(action)}").action == action
+        assert parse(f"Thought: because.\nAction: {action_text(action, name)}").action == action
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,8 @@ def test_every_action_is_read_back_as_it_was_written(action: Action) -> None:
     [
         ("thought: x\naction: click [7]", Action(kind=ActionKind.CLICK, mark=7)),
         ("Thought: x\nAction: Click 7", Action(kind=ActionKind.CLICK, mark=7)),
+        ("Thought: x\nAction: Click Cart (5) [9]", Action(kind=ActionKind.CLICK, mark=9)),
+        ("Thought: x\nAction: Select Sort by [10]; Price [high]", Action(kind=ActionKind.SELECT, mark=10, text="Price [high]")),
         ("Thought: x\n**Action:** Click [7]", Action(kind=ActionKind.CLICK, mark=7)),
         ("Thought: x\nAction: Type [3]: blue mug", Action(kind=ActionKind.TYPE, mark=3, text="blue mug")),
         ("Action: Answer; 12.50", Action(kind=ActionKind.ANSWER, text="12.50")),
@@ -86,5 +88,5 @@ def test_without_a_picture_the_prompt_is_text_alone_and_with_one_the_picture_com
 
 
 def test_history_names_elements_since_their_marks_die_with_the_page() -> None:
-    assert describe(Action(kind=ActionKind.CLICK, mark=1), OBSERVATION) == "Click [Copper Kettle]"
-    assert describe(Action(kind=ActionKind.CLICK, mark=9), OBSERVATION) == "Click [9]"
+    assert describe(Action(kind=ActionKind.CLICK, mark=1), OBSERVATION) == "Click Copper Kettle"
+    assert describe(Action(kind=ActionKind.CLICK, mark=9), OBSERVATION) == "Click"

@@ -1,0 +1,186 @@
+"""The learner on a tiny random model of the starter's architecture: exact log-probs, right gradients, whole weights."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoConfig, AutoProcessor, Idefics3ForConditionalGeneration
+
+from policy.blobs import BlobStore
+from rl.learner import LearnerError, LearnerSettings, measure_parity, micro_batches, schedule, train, update
+from rl.model import TrainedModel, load_model
+from rl.selection import Sample, Selection, write_manifest
+
+STARTER = Path(__file__).parents[1] / "starter" / "policy"
+SETTINGS = LearnerSettings(lr=1e-2, lora_rank=4, lora_alpha=8, batch_size=2, num_threads=1)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The starter's processor around two narrow random layers."""
+    folder = tmp_path_factory.mktemp("tiny") / "v000000"
+    config = AutoConfig.from_pretrained(STARTER)
+    text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    for name, value in (text | {"num_key_value_heads": 1, "head_dim": 16}).items():
+        setattr(config.text_config, name, value)
+    for name, value in {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}.items():
+        setattr(config.vision_config, name, value)
+    torch.manual_seed(0)
+    Idefics3ForConditionalGeneration(config).to(torch.bfloat16).save_pretrained(folder)
+    AutoProcessor.from_pretrained(STARTER).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> BlobStore:
+    return BlobStore(tmp_path / "blobs")
+
+
+def picture(blobs: BlobStore, colour: str) -> str:
+    buffer = io.BytesIO()
+    Image.new("RGB", (1024, 768), colour).save(buffer, "JPEG")
+    return blobs.put(buffer.getvalue())
+
+
+def sample(folder: Path, blobs: BlobStore, name: str, prompt: str, reply: str, colour: str = "red") -> Sample:
+    processor = AutoProcessor.from_pretrained(folder)
+    text = f"<|im_start|>user\n<image>{prompt}<|im_end|>\n<|im_start|>assistant\n"
+    ids = processor(text=text, images=[Image.new("RGB", (256, 192))]).input_ids[0]
+    reply_ids = processor.tokenizer(f"{reply}<|im_end|>", add_special_tokens=False).input_ids
+    return Sample(
+        trajectory_id=name,
+        step=0,
+        prompt_ids=tuple(ids),
+        token_ids=tuple(reply_ids),
+        logprobs=(),
+        pictures=(picture(blobs, colour),),
+        weights=0,
+    )
+
+
+@pytest.fixture
+def samples(tiny: Path, blobs: BlobStore) -> list[Sample]:
+    return [
+        sample(tiny, blobs, "a", "Open the kettle.", "Action: Click [3]"),
+        sample(tiny, blobs, "b", "How much is the lamp, please?", "Action: Answer; 12", "blue"),
+        sample(tiny, blobs, "c", "Buy it.", "Action: Wait"),
+    ]
+
+
+def slow_logprobs(model: TrainedModel, one: Sample, blobs: BlobStore) -> list[float]:
+    """Log-probs from the whole model's logits, one token after the other, one sample alone."""
+    ids = torch.tensor([[*one.prompt_ids, *one.token_ids]])
+    pixels = model._pixels([one], blobs, SETTINGS.image_px)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits = model.network(input_ids=ids, attention_mask=torch.ones_like(ids), **pixels).logits[0].float()
+    first = len(one.prompt_ids)
+    return [float(logits[first + r - 1].log_softmax(-1)[token]) for r, token in enumerate(one.token_ids)]
+
+
+def test_batched_logprobs_equal_those_of_each_sample_alone(tiny: Path, blobs: BlobStore, samples: list[Sample]) -> None:
+    model = load_model(tiny, SETTINGS)
+    for one, scored in zip(samples, model.score(samples, blobs, 256), strict=True):
+        assert scored == pytest.approx(slow_logprobs(model, one, blobs), abs=0.02)
+
+
+def test_the_mask_covers_response_tokens_and_nothing_else(tiny: Path, blobs: BlobStore, samples: list[Sample]) -> None:
+    logprobs, mask = load_model(tiny, SETTINGS).logprobs(samples, blobs, 256)
+    assert logprobs.shape == mask.shape == (3, max(len(s.token_ids) for s in samples))
+    for row, one in zip(mask.tolist(), samples, strict=True):
+        assert row == [1.0] * len(one.token_ids) + [0.0] * (mask.shape[1] - len(one.token_ids))
+
+
+def test_the_picture_reaches_the_model(tiny: Path, blobs: BlobStore, samples: list[Sample]) -> None:
+    model = load_model(tiny, SETTINGS)
+    other = samples[0].model_copy(update={"pictures": (picture(blobs, "white"),)})
+    assert model.score([samples[0]], blobs, 256) != model.score([other], blobs, 256)
+
+
+@pytest.mark.parametrize("lora_rank", [4, None])
+def test_training_makes_the_trained_responses_likelier(
+    tiny: Path, blobs: BlobStore, samples: list[Sample], lora_rank: int | None
+) -> None:
+    settings = SETTINGS.model_copy(update={"lora_rank": lora_rank, "epochs": 5})
+    model = load_model(tiny, settings)
+    before = [sum(row) for row in model.score(samples, blobs, 256)]
+    metrics = train(model, samples, blobs, settings)
+    after = [sum(row) for row in model.score(samples, blobs, 256)]
+    assert all(late > early for early, late in zip(before, after, strict=True))
+    assert metrics["learn/optimizer_steps"] == 10
+
+
+def test_cutting_a_batch_into_parts_leaves_the_gradient_as_it_is(
+    tiny: Path, blobs: BlobStore, samples: list[Sample]
+) -> None:
+    gradients = []
+    for micro_tokens in (64, 100_000):
+        model = load_model(tiny, SETTINGS)
+        for micro in micro_batches(samples, micro_tokens):
+            logprobs, mask = model.logprobs(micro, blobs, 256)
+            (-(logprobs * mask).sum()).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters if p.grad is not None]))
+    cosine = torch.nn.functional.cosine_similarity(*gradients, dim=0)
+    assert cosine > 0.999
+
+
+def test_an_exploding_loss_names_its_batch_and_writes_nothing(
+    tiny: Path, tmp_path: Path, samples: list[Sample]
+) -> None:
+    write_manifest(tmp_path / "manifests" / "m.json", Selection(tuple(samples), {}), round=1)
+    settings = SETTINGS.model_copy(update={"max_loss": 0.001})
+    with pytest.raises(LearnerError, match=r"samples: .*#0"):
+        update(tmp_path / "manifests" / "m.json", tiny, tmp_path / "v000001", settings=settings)
+    assert not (tmp_path / "v000001").exists()
+
+
+def test_new_weights_are_whole_and_differ_from_the_parents(tiny: Path, tmp_path: Path, samples: list[Sample]) -> None:
+    write_manifest(tmp_path / "manifests" / "m.json", Selection(tuple(samples), {}), round=1)
+    out = tmp_path / "weights" / "v000001"
+    out.parent.mkdir()
+    update(tmp_path / "manifests" / "m.json", tiny, out, settings=SETTINGS)
+    commit = json.loads((out / "COMMIT.json").read_text())
+    for name, digest in commit["files"].items():
+        assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest
+    assert {path.name for path in tiny.iterdir()} <= {path.name for path in out.iterdir()}
+    assert (out / "model.safetensors").read_bytes() != (tiny / "model.safetensors").read_bytes()
+    load_model(out, SETTINGS)
+
+
+def test_the_same_manifest_gives_the_same_weights(tiny: Path, tmp_path: Path, samples: list[Sample]) -> None:
+    write_manifest(tmp_path / "manifests" / "m.json", Selection(tuple(samples), {}), round=1)
+    for name in ("one", "two"):
+        update(tmp_path / "manifests" / "m.json", tiny, tmp_path / name, settings=SETTINGS)
+    assert (tmp_path / "one" / "model.safetensors").read_bytes() == (tmp_path / "two" / "model.safetensors").read_bytes()
+
+
+def test_parity_is_zero_against_the_models_own_logprobs(tiny: Path, blobs: BlobStore, samples: list[Sample]) -> None:
+    model = load_model(tiny, SETTINGS)
+    scored = model.score(samples, blobs, 256)
+    own = [s.model_copy(update={"logprobs": tuple(row)}) for s, row in zip(samples, scored, strict=True)]
+    parity = measure_parity(model, own, blobs, SETTINGS)
+    assert parity["learn/logprob_mean_abs_diff"] == pytest.approx(0, abs=0.01)
+    assert parity["learn/mismatch_kl"] == pytest.approx(0, abs=1e-4)
+
+
+def test_an_empty_manifest_is_refused(tmp_path: Path) -> None:
+    write_manifest(tmp_path / "m.json", Selection((), {}), round=1)
+    with pytest.raises(ValueError, match="at least one sample"):
+        update(tmp_path / "m.json", tmp_path, tmp_path / "out", settings=SETTINGS)
+
+
+def test_the_learning_rate_climbs_and_falls_as_computed_by_hand() -> None:
+    shares = [schedule(step, 10, 0.2) for step in range(10)]
+    assert shares[:3] == pytest.approx([0.5, 1.0, 1 - 0.9 / 8])
+    assert shares[-1] == pytest.approx(0.1)
+
+
+def test_parts_of_a_batch_keep_to_the_token_limit_and_lose_no_sample(samples: list[Sample]) -> None:
+    longest = max(len(s.prompt_ids) + len(s.token_ids) for s in samples)
+    parts = list(micro_batches(samples, 2 * longest))
+    assert sorted(s.trajectory_id for part in parts for s in part) == ["a", "b", "c"]
+    for part in parts:
+        assert max(len(s.prompt_ids) + len(s.token_ids) for s in part) * len(part) <= 2 * longest
