@@ -150,7 +150,7 @@ class Tab:
                 return raw, jpeg
 
     def _tell(self, notice: str) -> None:
-        """Note something for the agent: once, in few words, and not without end (a page can ask for attention forever)."""
+        """Note something for the agent: once, in few words, not without end (a page can ask for attention forever)."""
         notice = notice if len(notice) <= _MAX_NOTICE_CHARS else notice[: _MAX_NOTICE_CHARS - 1] + "…"
         if notice not in self._notices and len(self._notices) < _MAX_NOTICES:
             self._notices.append(notice)

@@ -222,6 +222,12 @@ async def test_dialogs_are_answered_and_reported(
     assert (seen.title, seen.notice) == (title, notice)
 
 
+async def test_many_and_long_dialogs_do_not_swamp_the_agent(browser: Browser, site: SmallSite) -> None:
+    html = "<button onclick='for (let i = 0; i < 30; i++) alert(`${i % 9} ` + `long `.repeat(99))'>Ask</button>"
+    async with browser.episode(site.serve(html)) as tab:
+        assert len((await do(tab, ActionKind.CLICK, "Ask")).notice) < 1100
+
+
 @pytest.mark.parametrize(
     "opener", ["<a href=/new target=_blank>Open</a>", "<button onclick='window.open(`/new`)'>Open</button>"]
 )
