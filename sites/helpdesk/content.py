@@ -199,7 +199,7 @@ def _articles(rng: random.Random, split: Split, agents: tuple[Agent, ...]) -> tu
     codes, ports = rng.sample(range(100, 1000), len(sections)), rng.sample(range(1100, 9900), len(sections))
     resets = rng.sample(range(12, 95), len(sections))
     # Brands don't repeat within a world, so a search for a full name finds one article.
-    brands = rng.sample(BRANDS, len(BRANDS))
+    brands: list[str] = rng.sample(BRANDS, len(BRANDS))
     articles = []
     for section, code, port, reset in zip(sections, codes, ports, resets, strict=True):
         noun = rng.choice(SECTIONS[section])
