@@ -14,7 +14,7 @@ Deviations from the paper:
 - a task is attempted several times, and selection balances over tasks and kinds, where the paper keeps every success;
 - each round learns from its own trajectories only (on-policy), where the paper samples from a growing buffer;
 - the judge may also be undecided; undecided and infrastructure failures reach no reward, where the paper counts 0;
-- the learner updates a LoRA adapter, and generation and learning take turns on the same machine;
+- the learner trains LoRA matrices by default and merges them; generation and learning take turns;
 - success is measured every round with gold tasks on held-out worlds, by ground truth that the learner never sees.
 
 Every phase can be run again: it does what is missing, so going on after a crash is running the loop once more.

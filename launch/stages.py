@@ -20,6 +20,7 @@ from launch.workers import Order, failed_trajectory
 from policy.endpoint import EndpointSettings
 from policy.trajectory import Outcome, Trajectory
 from proposer.generate import ModelError, Sampling
+from proposer.look import Look
 from proposer.propose import propose as propose_tasks
 from proposer.task import Task, Website
 from rl.selection import select, write_manifest
@@ -88,27 +89,27 @@ async def propose(team: Team, k: int) -> None:
     plan = plan_practice(websites, rollout.tasks_per_round, rollout.tasks_per_world, team.seed(k, "worlds"))
     done = {(row.website, row.world) for row in team.ledger.proposals(k)}
     missing = [practice for practice in plan if (practice.website.name, practice.world) not in done]
+    held_out = {(task.website.name, task.instruction) for task in _measured(team, Purpose.EVAL)}
 
     team.watch(k, Phase.PROPOSE, len(done), len(plan))
 
     async def propose_on(website: Website) -> None:
         for practice in missing:
             if practice.website == website:
-                await _propose_in_world(team, k, practice)
+                await _propose_in_world(team, k, practice, {text for name, text in held_out if name == website.name})
                 team.watch(k, Phase.PROPOSE, len(team.ledger.proposals(k)), len(plan))
 
     await team.each(websites, propose_on, team.workers.num_slots)
 
 
-async def _propose_in_world(team: Team, k: int, practice: Practice) -> None:
+async def _propose_in_world(team: Team, k: int, practice: Practice, held_out: set[str]) -> None:
     website, world = practice.website, practice.world
     seed = team.seed(k, website.name, world)
-    looks = await team.workers.look(website, world, team.config.rollout.num_pages, seed)
+    looks = await _look(team, website, world, seed)
     if not looks:
-        row = ProposalRow(k, website.name, world, practice.num_tasks, 0, {"website unreachable": practice.num_tasks})
-        team.ledger.add_proposals(row, [], 0)
+        team.ledger.add_event("unreachable", f"{website.name}: no page to propose from, so no tasks there", k)
+        team.ledger.add_proposals(ProposalRow(k, website.name, world, 0, 0, {}), [], 0)
         return
-    held_out = {task.instruction for task in _measured(team, Purpose.EVAL) if task.website == website}
     proposals = await propose_tasks(
         website,
         world,
@@ -123,6 +124,15 @@ async def _propose_in_world(team: Team, k: int, practice: Practice) -> None:
     num_kept = len(proposals.tasks)
     row = ProposalRow(k, website.name, world, proposals.num_proposed, num_kept, dict(proposals.rejections))
     team.ledger.add_proposals(row, proposals.tasks, team.config.rollout.samples_per_task)
+
+
+async def _look(team: Team, website: Website, world: str | None, seed: int) -> list[Look]:
+    for _ in range(team.config.rollout.max_attempts):
+        try:
+            return await team.workers.look(website, world, team.config.rollout.num_pages, seed)
+        except WorkerLost as error:
+            team.ledger.add_event("retry", f"looking at {website.name}: {error}")
+    return []
 
 
 def _measured(team: Team, purpose: Purpose) -> list[Task]:
