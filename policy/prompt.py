@@ -52,9 +52,22 @@ def render(instruction: str, observation: Observation, history: Sequence[str], p
 
 
 def describe(action: Action, observation: Observation) -> str:
-    """An action in words that outlive its page, for the history: the element's name without its number."""
-    text = action_text(action, element_name(action, observation)).replace(f" [{action.mark}]", "", 1)
-    return text if len(text) <= MAX_HISTORY_CHARS else text[: MAX_HISTORY_CHARS - 3] + "..."
+    """An action in words that outlive its page, for the history: ``clicked Cart (2)``, ``typed "mug" into Search``.
+
+    In the past tense, so that no small model takes a line of it for an action to repeat.
+    """
+    name = element_name(action, observation) or f"element {action.mark}"
+    words = {
+        ActionKind.CLICK: f"clicked {name}",
+        ActionKind.TYPE: f'typed "{action.text}" into {name}',
+        ActionKind.SELECT: f'selected "{action.text}" in {name}',
+        ActionKind.SCROLL: f"scrolled {action.text}",
+        ActionKind.WAIT: "waited",
+        ActionKind.GO_BACK: "went back",
+        ActionKind.HOME: "went to the start page",
+        ActionKind.ANSWER: f'answered "{action.text}"',
+    }[action.kind]
+    return words if len(words) <= MAX_HISTORY_CHARS else words[: MAX_HISTORY_CHARS - 3] + "..."
 
 
 def element_name(action: Action, observation: Observation) -> str:

@@ -88,5 +88,5 @@ def test_without_a_picture_the_prompt_is_text_alone_and_with_one_the_picture_com
 
 
 def test_history_names_elements_since_their_marks_die_with_the_page() -> None:
-    assert describe(Action(kind=ActionKind.CLICK, mark=1), OBSERVATION) == "Click Copper Kettle"
-    assert describe(Action(kind=ActionKind.CLICK, mark=9), OBSERVATION) == "Click"
+    assert describe(Action(kind=ActionKind.CLICK, mark=1), OBSERVATION) == "clicked Copper Kettle"
+    assert describe(Action(kind=ActionKind.CLICK, mark=9), OBSERVATION) == "clicked element 9"

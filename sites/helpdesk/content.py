@@ -38,6 +38,8 @@ CABLES = ("red", "blue", "green", "yellow", "black", "white", "grey", "orange")
 STATUSES = ("open", "pending", "closed")
 PRIORITIES = ("low", "normal", "high")
 LANGUAGES = ("English", "German", "French", "Spanish")
+PAGE_SIZES = ("5", "10", "20")
+MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October")
 UNASSIGNED = "nobody yet"
 
 SYMPTOMS = (
@@ -71,6 +73,8 @@ class Article:
     cable: str
     """Colour of its cable."""
     author: str
+    revision_date: str
+    """Day and month; no two articles of a world have the same."""
     steps: str
     num_helpful: int
     """Votes of others."""
@@ -198,10 +202,11 @@ def _articles(rng: random.Random, split: Split, agents: tuple[Agent, ...]) -> tu
     sections = [name for name in rng.sample(list(SECTIONS), 4) for _ in range(rng.randint(3, 5))]
     codes, ports = rng.sample(range(100, 1000), len(sections)), rng.sample(range(1100, 9900), len(sections))
     resets = rng.sample(range(12, 95), len(sections))
+    dates = rng.sample([f"{day} {month}" for month in MONTHS for day in range(1, 29)], len(sections))
     # Brands don't repeat within a world, so a search for a full name finds one article.
     brands: list[str] = rng.sample(BRANDS, len(BRANDS))
     articles = []
-    for section, code, port, reset in zip(sections, codes, ports, resets, strict=True):
+    for section, code, port, reset, date in zip(sections, codes, ports, resets, dates, strict=True):
         noun = rng.choice(SECTIONS[section])
         brand = next(word for word in brands if in_split(f"{word} {noun}", split))
         brands.remove(brand)
@@ -214,6 +219,7 @@ def _articles(rng: random.Random, split: Split, agents: tuple[Agent, ...]) -> tu
                 port=port,
                 cable=rng.choice(CABLES),
                 author=rng.choice(agents).name,
+                revision_date=date,
                 steps=rng.choice(STEPS),
                 num_helpful=rng.randint(2, 40),
             )
@@ -258,7 +264,7 @@ def initial_state(desk: Desk) -> State:
         "tickets": {ticket.number: _ticket_state(ticket) for ticket in desk.tickets},
         "bookmarks": [desk.bookmarked.slug],
         "votes": {},
-        "settings": {"language": "English", "digest": True},
+        "settings": {"language": "English", "items_per_page": "20", "digest": True},
     }
 
 
