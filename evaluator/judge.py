@@ -2,7 +2,7 @@
 
 It sees the task, the answer and the last screenshots, and by config the final page's text; never the agent's thoughts,
 which are known to talk judges into false successes. Text from the page is fenced, so that it can't pass for
-instructions. An off-menu reply is asked for again, then undecided; an outage raises ModelError and is no verdict at all.
+instructions. An off-menu reply is asked for again, then undecided; an outage raises ModelError and is no verdict.
 """
 
 import hashlib

@@ -2,8 +2,9 @@
 
 Each step is one prompt of its own (system message, then one user turn), so that a training sample is exactly one
 prompt and one response. The action space is the paper's (PAE, section 4.1, taken over from WebVoyager) with Select for
-drop-down lists; the wording is ours. An action repeats its element's name before the number, ``Click Cart [9]``: a small
-model looks a name up in the page and reads on, where a bare number must be looked back for. ``Click [9]`` is read too.
+drop-down lists; the wording is ours. An action repeats its element's name before its number, ``Click Cart [9]``: a
+small model looks a name up in the page and reads on, where a bare number must be looked back for. ``Click [9]`` is
+read too.
 """
 
 import re

@@ -199,7 +199,9 @@ class ModelServer:
         }
 
 
-async def _post(client: httpx.AsyncClient, path: str, *, params: dict[str, str] | None = None, body: object = None) -> None:
+async def _post(
+    client: httpx.AsyncClient, path: str, *, params: dict[str, str] | None = None, body: object = None
+) -> None:
     response = await client.post(path, params=params, json=body)
     response.raise_for_status()
 

@@ -42,5 +42,7 @@ class Task(BaseModel):
     @property
     def id(self) -> str:
         """Content hash: the same task on the same world has the same id in every run."""
-        text = "\x1f".join((self.website.name, self.website.url, self.world or "", self.gold_id or "", self.instruction))
+        text = "\x1f".join(
+            (self.website.name, self.website.url, self.world or "", self.gold_id or "", self.instruction)
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -64,7 +64,13 @@ def find_mark(listing: str, name: str) -> int | None:
 
 
 async def demonstrate(
-    task: GoldTask, moves: Sequence[Move], website: Website, trajectory_id: str, *, browser: Browser, practice: PracticeServer
+    task: GoldTask,
+    moves: Sequence[Move],
+    website: Website,
+    trajectory_id: str,
+    *,
+    browser: Browser,
+    practice: PracticeServer,
 ) -> Trajectory:
     """The record of a script's attempt at a gold task. Raises DemonstrationError if a move can't be made."""
     world = task.id.split("/")[1]
@@ -109,7 +115,9 @@ async def collect(folder: Path, blobs: BlobStore, sites: Sequence[str], worlds: 
 
             async def act() -> None:
                 for script in queue:
-                    website = Website(name=script.site, url=f"practice:{script.site}", description=SITES[script.site].description)
+                    website = Website(
+                        name=script.site, url=f"practice:{script.site}", description=SITES[script.site].description
+                    )
                     record = await demonstrate(
                         script.task, script.moves, website, script.name, browser=browser, practice=practice
                     )

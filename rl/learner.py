@@ -164,7 +164,9 @@ def _length(sample: Sample) -> int:
 PARITY_SAMPLES = 24
 
 
-def measure_parity(model: Any, samples: Sequence[Sample], blobs: BlobStore, settings: LearnerSettings) -> dict[str, float]:
+def measure_parity(
+    model: Any, samples: Sequence[Sample], blobs: BlobStore, settings: LearnerSettings
+) -> dict[str, float]:
     """How far the learner's log-probs, before training, are from those that the server recorded with the tokens."""
     recorded = [sample for sample in samples if len(sample.logprobs) == len(sample.token_ids)]
     chosen = random.Random(settings.seed).sample(recorded, min(PARITY_SAMPLES, len(recorded)))

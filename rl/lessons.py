@@ -83,7 +83,9 @@ def _judged(attempt: Trajectory, success: bool, blobs: BlobStore, processor: Any
     settings = JudgeSettings()
     pictures = [blobs.get(name) for name in last_screenshots(attempt, settings.num_screenshots)]
     reply = f"Reason: {REASONS[success]}\nVerdict: {'success' if success else 'failure'}"
-    return encode(evaluator.judge.render(attempt, pictures, settings), reply, blobs, processor, name=f"{attempt.id}#judge")
+    return encode(
+        evaluator.judge.render(attempt, pictures, settings), reply, blobs, processor, name=f"{attempt.id}#judge"
+    )
 
 
 def proposer_lessons(attempts: Iterable[Trajectory], blobs: BlobStore, processor: Any) -> Iterator[Sample]:
@@ -127,4 +129,3 @@ def encode(
         pictures=tuple(blobs.put(picture) for picture in pictures),
         weights=None,
     )
-

@@ -100,7 +100,9 @@ class TrainedModel:
 
     def _unflatten(self, flat_R: torch.Tensor, lengths: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         rows = torch.nn.utils.rnn.pad_sequence(list(flat_R.split(list(lengths))), batch_first=True)
-        mask = torch.arange(rows.shape[1], device=self.device)[None] < torch.tensor(lengths, device=self.device)[:, None]
+        mask = (
+            torch.arange(rows.shape[1], device=self.device)[None] < torch.tensor(lengths, device=self.device)[:, None]
+        )
         return rows, mask.to(rows.dtype)
 
     def _pixels(self, samples: Sequence[Sample], blobs: BlobStore, image_px: int | None) -> dict[str, torch.Tensor]:

@@ -37,9 +37,9 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 
 from policy.blobs import BlobStore
 from policy.trajectory import Trajectory
+from rl.demonstrate import collect
 from rl.learner import LearnerSettings, train
 from rl.lessons import judge_lessons, policy_lessons, proposer_lessons
-from rl.demonstrate import collect
 from rl.model import load_model
 from rl.selection import Sample
 
@@ -102,7 +102,10 @@ def build(out: Path, parts: Path = PARTS) -> None:
             AutoProcessor.from_pretrained(work / "base").save_pretrained(work / "made" / name)
         for role in ("judge", "proposer"):
             (work / "made" / role).symlink_to("frozen")
-        facts = {"package": PACKAGE, "parts": {path.parent.name: _sha256(path) for path in parts.glob("*/*.safetensors")}}
+        facts = {
+            "package": PACKAGE,
+            "parts": {path.parent.name: _sha256(path) for path in parts.glob("*/*.safetensors")},
+        }
         (work / "made" / "STARTER.json").write_text(json.dumps(facts, indent=2))
         if out.exists():
             shutil.rmtree(out)

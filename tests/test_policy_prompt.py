@@ -16,7 +16,9 @@ OBSERVATION = Observation(
     notice="The page has not changed.",
 )
 
-texts = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=20).filter(lambda t: t[0] not in "[;:,*")
+texts = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=20).filter(
+    lambda t: t[0] not in "[;:,*"
+)
 marks = st.integers(1, 999)
 actions = st.one_of(
     st.builds(Action, kind=st.just(ActionKind.CLICK), mark=marks),
@@ -39,7 +41,10 @@ def test_every_action_is_read_back_as_it_was_written(action: Action, name: str) 
         ("thought: x\naction: click [7]", Action(kind=ActionKind.CLICK, mark=7)),
         ("Thought: x\nAction: Click 7", Action(kind=ActionKind.CLICK, mark=7)),
         ("Thought: x\nAction: Click Cart (5) [9]", Action(kind=ActionKind.CLICK, mark=9)),
-        ("Thought: x\nAction: Select Sort by [10]; Price [high]", Action(kind=ActionKind.SELECT, mark=10, text="Price [high]")),
+        (
+            "Thought: x\nAction: Select Sort by [10]; Price [high]",
+            Action(kind=ActionKind.SELECT, mark=10, text="Price [high]"),
+        ),
         ("Thought: x\n**Action:** Click [7]", Action(kind=ActionKind.CLICK, mark=7)),
         ("Thought: x\nAction: Type [3]: blue mug", Action(kind=ActionKind.TYPE, mark=3, text="blue mug")),
         ("Action: Answer; 12.50", Action(kind=ActionKind.ANSWER, text="12.50")),
@@ -78,7 +83,10 @@ def test_malformed_replies_say_what_was_expected(reply: str, complaint: str) -> 
 
 def test_the_prompt_holds_page_history_notice_and_task_in_this_order() -> None:
     text = render("Buy it", OBSERVATION, ["Click [Home]"], None).parts[0]
-    places = [str(text).index(part) for part in ("Page: Shop", "Copper Kettle [1]", "1. Click [Home]", "has not changed", "Buy it")]
+    places = [
+        str(text).index(part)
+        for part in ("Page: Shop", "Copper Kettle [1]", "1. Click [Home]", "has not changed", "Buy it")
+    ]
     assert places == sorted(places)
 
 

@@ -28,7 +28,9 @@ def task(*instructions: str) -> str:
 
 
 async def run(replies: Sequence[str], num_tasks: int = 3, **options: list[str]) -> Proposals:
-    return await propose(SHOP, "train-1", [LOOK], says(replies), num_tasks=num_tasks, settings=SETTINGS, seed=1, **options)
+    return await propose(
+        SHOP, "train-1", [LOOK], says(replies), num_tasks=num_tasks, settings=SETTINGS, seed=1, **options
+    )
 
 
 @pytest.mark.asyncio

@@ -27,7 +27,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     for name, value in (text | {"num_key_value_heads": 1, "head_dim": 16}).items():
         setattr(config.text_config, name, value)
-    for name, value in {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}.items():
+    for name, value in {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+    }.items():
         setattr(config.vision_config, name, value)
     torch.manual_seed(0)
     Idefics3ForConditionalGeneration(config).to(torch.bfloat16).save_pretrained(folder)
@@ -154,7 +159,9 @@ def test_the_same_manifest_gives_the_same_weights(tiny: Path, tmp_path: Path, sa
     write_manifest(tmp_path / "manifests" / "m.json", Selection(tuple(samples), {}), round=1)
     for name in ("one", "two"):
         update(tmp_path / "manifests" / "m.json", tiny, tmp_path / name, settings=SETTINGS)
-    assert (tmp_path / "one" / "model.safetensors").read_bytes() == (tmp_path / "two" / "model.safetensors").read_bytes()
+    assert (tmp_path / "one" / "model.safetensors").read_bytes() == (
+        tmp_path / "two" / "model.safetensors"
+    ).read_bytes()
 
 
 def test_parity_is_zero_against_the_models_own_logprobs(tiny: Path, blobs: BlobStore, samples: list[Sample]) -> None:

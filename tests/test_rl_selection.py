@@ -14,7 +14,8 @@ S, F, U = Judgement.SUCCESS, Judgement.FAILURE, Judgement.UNDECIDED
 
 def chosen(judged: list[tuple[Trajectory, Judgement]], **settings: int) -> Selection:
     verdicts = [
-        Verdict(trajectory_id=t.id, judgement=judgement, reason="", judge="j", prompt_hash="h") for t, judgement in judged
+        Verdict(trajectory_id=t.id, judgement=judgement, reason="", judge="j", prompt_hash="h")
+        for t, judgement in judged
     ]
     return select([t for t, _ in judged], verdicts, SelectionSettings(**settings), seed=0)
 
