@@ -66,7 +66,7 @@ def test_the_filter_shows_all_tickets_of_a_status_and_no_others(reader: Reader, 
     reader.goto(f"/tickets?status={status}")
     wanted = [ticket.number for ticket in desk.tickets if ticket.status == status]
     assert numbers_on(reader) == wanted
-    assert f"Tickets shown: {len(wanted)}, only {status}" in shown_text(reader)
+    assert f"Tickets found: {len(wanted)}, only {status}" in shown_text(reader)
 
 
 def test_a_filtered_table_can_be_sorted(reader: Reader, desk: Desk) -> None:

@@ -1,5 +1,6 @@
 """The help desk's pages and what their forms do to the state."""
 
+import math
 import re
 from typing import Any
 from urllib.parse import quote_plus, urlencode
@@ -10,8 +11,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from sites.contract import State
-from sites.helpdesk.content import LANGUAGES, PRIORITIES, STATUSES, UNASSIGNED, Article, Desk, slug
-from sites.pages import form, redirect, render, world_of
+from sites.helpdesk.content import LANGUAGES, PAGE_SIZES, PRIORITIES, STATUSES, UNASSIGNED, Article, Desk, slug
+from sites.pages import form, number, redirect, render, world_of
 
 SORTS = {"": "Number", "-number": "Newest first", "priority": "Most urgent first", "assignee": "Assignee"}
 """Value of the sort parameter -> what the select says."""
@@ -41,11 +42,11 @@ def _article(request: Request) -> Article:
 
 
 def _ticket(request: Request) -> tuple[str, State]:
-    number = str(request.path_params["number"])
+    key = str(request.path_params["number"])
     tickets = _state(request)["tickets"]
-    if number not in tickets:
+    if key not in tickets:
         raise HTTPException(404)
-    return number, tickets[number]
+    return key, tickets[key]
 
 
 async def home(request: Request) -> Response:
@@ -119,23 +120,39 @@ async def bookmarks(request: Request) -> Response:
 
 
 async def tickets(request: Request) -> Response:
-    """The ticket table: of one status or all, in an order."""
-    params = request.query_params
+    """The ticket table: of one status or all, in an order, as many to a page as the settings say."""
+    params, state = request.query_params, _state(request)
     status = params.get("status", "") if params.get("status") in STATUSES else ""
     sort = params.get("sort", "") if params.get("sort") in SORTS else ""
-    given = {key: value for key, value in {"status": status, "sort": sort}.items() if value}
-    if given != {key: value for key, value in params.items() if value}:
-        return redirect(request, f"/tickets?{urlencode(given)}".rstrip("?"))
-    shown = [row for row in _state(request)["tickets"].items() if status in ("", row[1]["status"])]
+    found = _sorted([row for row in state["tickets"].items() if status in ("", row[1]["status"])], sort)
+    size = int(state["settings"]["items_per_page"])
+    num_pages = max(1, math.ceil(len(found) / size))
+    page = number(params.get("page"), 1, 1, num_pages)
+    given = {"status": status, "sort": sort, "page": _page_text(page)}
+    if {key: value for key, value in given.items() if value} != {key: value for key, value in params.items() if value}:
+        return redirect(request, _table_address(given))
     return _page(
         request,
         "tickets.html",
-        tickets=_sorted(shown, sort),
+        tickets=found[(page - 1) * size : page * size],
+        num_tickets=len(found),
+        page=page,
+        num_pages=num_pages,
+        link_to=lambda page: _table_address(given | {"page": _page_text(page)}),
         chosen=status,
         sort=sort,
         sorts=SORTS,
         statuses=STATUSES,
     )
+
+
+def _page_text(page: int) -> str:
+    return str(page) if page > 1 else ""
+
+
+def _table_address(params: dict[str, str]) -> str:
+    query = urlencode({key: value for key, value in params.items() if value})
+    return f"/tickets?{query}" if query else "/tickets"
 
 
 def _sorted(rows: list[tuple[str, State]], sort: str) -> list[tuple[str, State]]:
@@ -150,20 +167,32 @@ def _sorted(rows: list[tuple[str, State]], sort: str) -> list[tuple[str, State]]
 
 async def ticket(request: Request) -> Response:
     """One ticket with its comments and forms."""
-    number, shown = _ticket(request)
-    return _page(request, "ticket.html", number=number, ticket=shown, statuses=STATUSES, priorities=PRIORITIES)
+    key, shown = _ticket(request)
+    return _page(
+        request,
+        "ticket.html",
+        number=key,
+        ticket=shown,
+        statuses=STATUSES,
+        priorities=PRIORITIES,
+        assignees=_assignees(request),
+    )
+
+
+def _assignees(request: Request) -> tuple[str, ...]:
+    return *(agent.name for agent in _desk(request).agents), UNASSIGNED
 
 
 async def ticket_comment(request: Request) -> Response:
     """Add a comment; an empty one is refused."""
-    number, changed = _ticket(request)
+    key, changed = _ticket(request)
     text = (await form(request)).get("comment", "")
     if not text:
-        return redirect(request, f"/ticket/{number}", "Write a comment first.")
+        return redirect(request, f"/ticket/{key}", "Write a comment first.")
     if len(changed["comments"]) >= MAX_COMMENTS:
-        return redirect(request, f"/ticket/{number}", f"#{number} has too many comments already.")
+        return redirect(request, f"/ticket/{key}", f"#{key} has too many comments already.")
     changed["comments"].append({"author": _desk(request).user, "text": text})
-    return redirect(request, f"/ticket/{number}", f"Comment added to #{number}.")
+    return redirect(request, f"/ticket/{key}", f"Comment added to #{key}.")
 
 
 async def ticket_status(request: Request) -> Response:
@@ -176,13 +205,18 @@ async def ticket_priority(request: Request) -> Response:
     return await _set(request, "priority", PRIORITIES)
 
 
+async def ticket_assignee(request: Request) -> Response:
+    """Give a ticket to an agent, or to nobody."""
+    return await _set(request, "assignee", _assignees(request))
+
+
 async def _set(request: Request, field: str, values: tuple[str, ...]) -> Response:
-    number, changed = _ticket(request)
+    key, changed = _ticket(request)
     value = (await form(request)).get(field, "")
     if value not in values:
-        return redirect(request, f"/ticket/{number}", f"The {field} of #{number} was not changed.")
+        return redirect(request, f"/ticket/{key}", f"The {field} of #{key} was not changed.")
     changed[field] = value
-    return redirect(request, f"/ticket/{number}", f"{field.capitalize()} of #{number} set to {value}.")
+    return redirect(request, f"/ticket/{key}", f"{field.capitalize()} of #{key} set to {value}.")
 
 
 async def closing(request: Request) -> Response:
@@ -199,9 +233,9 @@ async def new_ticket(request: Request) -> Response:
         fields["room"] = fields["room"].upper()
         errors = _gaps(fields, len(known))
         if not errors:
-            number = str(max(map(int, known)) + 1)
-            known[number] = {**fields, "status": "open", "assignee": UNASSIGNED, "comments": []}
-            return redirect(request, f"/ticket/{number}", f"Ticket #{number} is created.")
+            key = str(max(map(int, known)) + 1)
+            known[key] = {**fields, "status": "open", "assignee": UNASSIGNED, "comments": []}
+            return redirect(request, f"/ticket/{key}", f"Ticket #{key} is created.")
     return _page(request, "new_ticket.html", fields=fields, errors=errors, priorities=PRIORITIES)
 
 
@@ -234,10 +268,13 @@ async def settings(request: Request) -> Response:
         posted, saved = await form(request), _state(request)["settings"]
         if posted.get("language") in LANGUAGES:
             saved["language"] = posted["language"]
+        if posted.get("items_per_page") in PAGE_SIZES:
+            saved["items_per_page"] = posted["items_per_page"]
         saved["digest"] = "digest" in posted
         digest = "on" if saved["digest"] else "off"
-        return redirect(request, "/settings", f"Settings saved: language {saved['language']}, e-mail digest {digest}.")
-    return _page(request, "settings.html", languages=LANGUAGES)
+        summary = f"language {saved['language']}, {saved['items_per_page']} items per page, e-mail digest {digest}"
+        return redirect(request, "/settings", f"Settings saved: {summary}.")
+    return _page(request, "settings.html", languages=LANGUAGES, page_sizes=PAGE_SIZES)
 
 
 ROUTES: tuple[BaseRoute, ...] = (
@@ -255,6 +292,7 @@ ROUTES: tuple[BaseRoute, ...] = (
     Route("/ticket/{number:int}/comment", ticket_comment, methods=["POST"]),
     Route("/ticket/{number:int}/status", ticket_status, methods=["POST"]),
     Route("/ticket/{number:int}/priority", ticket_priority, methods=["POST"]),
+    Route("/ticket/{number:int}/assignee", ticket_assignee, methods=["POST"]),
     Route("/closing", closing),
     Route("/team", team),
     Route("/contact", contact),
