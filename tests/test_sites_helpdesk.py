@@ -77,6 +77,34 @@ def test_a_filtered_table_can_be_sorted(reader: Reader, desk: Desk) -> None:
     assert numbers_on(reader) == [ticket.number for ticket in reversed(desk.tickets) if ticket.status == "open"]
 
 
+def test_a_page_of_the_table_holds_as_many_tickets_as_the_settings_say(reader: Reader, desk: Desk) -> None:
+    reader.goto("/settings")
+    reader.select(reader.find("Items per page"), "5")
+    reader.click(reader.find("Save"))
+    assert "5 items per page" in shown_text(reader)
+    reader.goto("/tickets?sort=-number")
+    first = numbers_on(reader)
+    reader.click(reader.find("Next page"))
+    assert len(first) == 5
+    assert reader.url == "/tickets?sort=-number&page=2"
+    assert (first + numbers_on(reader))[:8] == [ticket.number for ticket in reversed(desk.tickets)][:8]
+    reader.goto("/tickets?page=99")
+    assert reader.url.startswith("/tickets?page=")
+    reader.goto("/tickets?page=1")
+    assert reader.url == "/tickets"
+
+
+def test_a_ticket_can_be_given_to_an_agent_or_to_nobody(reader: Reader, visit: Visit, desk: Desk) -> None:
+    ticket = desk.tickets[0]
+    agent = next(agent.name for agent in desk.agents if agent.name != ticket.assignee)
+    reader.goto(f"/ticket/{ticket.number}")
+    for name in (agent, "nobody yet"):
+        reader.select(reader.find("Assignee"), name)
+        reader.click(reader.find("Save assignee"))
+        assert f"Assignee of #{ticket.number} set to {name}." in shown_text(reader)
+        assert visit.world.read()["tickets"][ticket.number]["assignee"] == name
+
+
 def test_choosing_without_applying_does_nothing(reader: Reader, visit: Visit) -> None:
     reader.goto("/tickets")
     reader.select(reader.find("Status"), "open")
@@ -154,7 +182,7 @@ def test_every_world_of_the_first_hundred_has_distinct_facts_and_short_solutions
         desk: Desk = open_world(SITES["helpdesk"], f"{split}-{number}").content
         assert 12 <= len(desk.articles) <= 20
         assert 8 <= len(desk.tickets) <= 14
-        for fact in ("name", "error_code", "reset_s", "port"):
+        for fact in ("name", "error_code", "reset_s", "port", "revision_date"):
             assert len({getattr(article, fact) for article in desk.articles}) == len(desk.articles)
         lengths = [len(task.solution) for task in gold_tasks(SITES["helpdesk"], f"{split}-{number}")]
         assert max(lengths) <= 6

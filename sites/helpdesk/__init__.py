@@ -9,7 +9,7 @@ SITE = Site(
     name="helpdesk",
     title="Plugpoint Desk",
     description="The help desk of an office: read articles about devices, search them, vote and bookmark, work on "
-    "tickets (filter, comment, status, priority), open new ones, look up the team and change settings.",
+    "tickets (filter, comment, status, priority, assignee), open new ones, look up the team and change settings.",
     make_content=make_content,
     initial_state=initial_state,
     make_tasks=make_tasks,

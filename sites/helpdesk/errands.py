@@ -1,9 +1,20 @@
 """Gold tasks that change something: tickets, bookmarks, votes, settings. Their goal is the whole final state."""
 
 import random
+from collections.abc import Sequence
 
 from sites.contract import GoldTask
-from sites.helpdesk.content import LANGUAGES, PRIORITIES, STATUSES, UNASSIGNED, Desk, Ticket, initial_state, make_room
+from sites.helpdesk.content import (
+    LANGUAGES,
+    PAGE_SIZES,
+    PRIORITIES,
+    STATUSES,
+    UNASSIGNED,
+    Desk,
+    Ticket,
+    initial_state,
+    make_room,
+)
 from sites.helpdesk.drafts import look_up, pick_article, pick_tickets, visit, visit_ticket, wanted, with_ticket
 from sites.shop.drafts import Moves, choose, click, done, draft, enter
 
@@ -24,6 +35,17 @@ SUBJECTS = (
     "Mouse is missing",
     "Cannot log in",
     "Paper is stuck",
+)
+
+SET_WORDINGS = (
+    "Set the {field} of ticket #{ticket} to {value}.",
+    "Change ticket #{ticket} to the {field} {value}.",
+    "Ticket #{ticket} should have the {field} {value}. Save it.",
+)
+ASSIGN_WORDINGS = (
+    "Assign ticket #{ticket} to {value}.",
+    "Set the assignee of ticket #{ticket} to {value}.",
+    "{value} should work on ticket #{ticket}. Assign it and save.",
 )
 
 BOOKMARK = click("Bookmark", "I bookmark the article.")
@@ -56,17 +78,13 @@ def comment(desk: Desk, rng: random.Random, number: int) -> GoldTask:
     )
 
 
-def _set_field(desk: Desk, rng: random.Random, number: int, field: str, values: tuple[str, ...]) -> GoldTask:
+def _set_field(
+    desk: Desk, rng: random.Random, number: int, field: str, values: Sequence[str], wordings: tuple[str, ...]
+) -> GoldTask:
     """Choose another value of a ticket's field and save it."""
     ticket, other = pick_tickets(desk, rng, number)
     value, wrong = rng.sample([value for value in values if value != getattr(ticket, field)], 2)
-    instruction = rng.choice(
-        (
-            f"Set the {field} of ticket #{ticket.number} to {value}.",
-            f"Change ticket #{ticket.number} to the {field} {value}.",
-            f"Ticket #{ticket.number} should have the {field} {value}. Save it.",
-        )
-    )
+    instruction = rng.choice(wordings).format(field=field, ticket=ticket.number, value=value)
     save, end = click(f"Save {field}", f"I save the {field}."), done(f"The {field} of #{ticket.number} is {value}.")
 
     def change(ticket: Ticket, value: str) -> Moves:
@@ -84,12 +102,17 @@ def _set_field(desk: Desk, rng: random.Random, number: int, field: str, values: 
 
 def set_status(desk: Desk, rng: random.Random, number: int) -> GoldTask:
     """Set a ticket's status."""
-    return _set_field(desk, rng, number, "status", STATUSES)
+    return _set_field(desk, rng, number, "status", STATUSES, SET_WORDINGS)
 
 
 def set_priority(desk: Desk, rng: random.Random, number: int) -> GoldTask:
     """Set a ticket's priority."""
-    return _set_field(desk, rng, number, "priority", PRIORITIES)
+    return _set_field(desk, rng, number, "priority", PRIORITIES, SET_WORDINGS)
+
+
+def assign(desk: Desk, rng: random.Random, number: int) -> GoldTask:
+    """Give a ticket to another agent."""
+    return _set_field(desk, rng, number, "assignee", [agent.name for agent in desk.agents], ASSIGN_WORDINGS)
 
 
 def bookmark(desk: Desk, rng: random.Random, number: int) -> GoldTask:
@@ -200,21 +223,24 @@ def remove_bookmark(desk: Desk, rng: random.Random, number: int) -> GoldTask:
 
 
 def change_setting(desk: Desk, rng: random.Random, number: int) -> GoldTask:
-    """Change the language (task 0) or switch the e-mail digest off (task 1)."""
+    """Change the language or the items per page (task 0), or switch the e-mail digest off (task 1)."""
     before = initial_state(desk)["settings"]
-    language, wrong = rng.sample([name for name in LANGUAGES if name != before["language"]], 2)
-    select = choose("Language", language, f"I choose {language}.")
+    key, label, values = rng.choice(
+        (("language", "Language", LANGUAGES), ("items_per_page", "Items per page", PAGE_SIZES))
+    )
+    value, wrong = rng.sample([other for other in values if other != before[key]], 2)
+    select = choose(label, value, f"I choose {value}.")
     untick = click("E-mail digest", "I switch the e-mail digest off.")
     if number == 0:
         asked = (
-            f"Change the language to {language}.",
-            f"Set my language setting to {language}.",
-            f"In the settings, choose {language} as the language.",
+            f"Change the {label.casefold()} to {value}.",
+            f'Set "{label}" to {value} in my settings.',
+            f"In the settings, choose {value} as the {label.casefold()}.",
         )
-        end = done(f"The settings are saved with the language {language}.")
-        other = choose("Language", wrong, f"I choose {wrong}.")
+        end = done(f"The settings are saved with {value} as the {label.casefold()}.")
+        other = choose(label, wrong, f"I choose {wrong}.")
         misses = [(SETTINGS, select, end), (SETTINGS, other, SAVE, end), (SETTINGS, select, untick, SAVE, end)]
-        state = wanted(desk, settings={**before, "language": language})
+        state = wanted(desk, settings={**before, key: value})
         return draft(rng.choice(asked), state, (SETTINGS, select, SAVE, end), misses)
     asked = (
         "Turn off the e-mail digest.",

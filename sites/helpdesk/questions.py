@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 
 from sites.contract import GoldTask
-from sites.helpdesk.content import CABLES, STATUSES, Article, Desk, slug
+from sites.helpdesk.content import CABLES, PRIORITIES, STATUSES, Article, Desk, slug
 from sites.helpdesk.drafts import (
     TEAM,
     TICKETS,
@@ -22,6 +22,8 @@ from sites.helpdesk.routes import SORTS
 from sites.shop.drafts import Moves, answer, choose, click, done, draft, enter
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+FACTS = ("error code", "reset time", "port", "cable colour", "author", "revision date")
 
 PLACES = {
     "contact": ("Contact", "contact page"),
@@ -50,9 +52,9 @@ def _counted(desk: Desk, asked: Sequence[str], rng: random.Random, way: Moves, r
 
 
 def find_fact(desk: Desk, rng: random.Random, number: int) -> GoldTask:
-    """Which error code, reset time, port, cable colour or author does an article give?"""
+    """Which error code, reset time, port, cable colour, author or revision date does an article give?"""
     article = pick_article(desk, rng, number)
-    name, fact = article.name, rng.choice(("error code", "reset time", "port", "cable colour", "author"))
+    name, fact = article.name, rng.choice(FACTS)
     right, wrong = _fact(desk, article, fact)
     unit = " in seconds" if fact == "reset time" else ""
     instruction = rng.choice(
@@ -84,7 +86,12 @@ def _fact(desk: Desk, article: Article, fact: str) -> tuple[str, list[str]]:
         return article.cable, [colour for colour in CABLES if colour != article.cable]
     if fact == "author":
         return article.author, [agent.name for agent in desk.agents if agent.name != article.author]
-    of = {"error code": lambda a: a.error_code, "reset time": lambda a: str(a.reset_s), "port": lambda a: str(a.port)}
+    of = {
+        "error code": lambda a: a.error_code,
+        "reset time": lambda a: str(a.reset_s),
+        "port": lambda a: str(a.port),
+        "revision date": lambda a: a.revision_date,
+    }
     return of[fact](article), [of[fact](other) for other in desk.articles if other is not article]
 
 
@@ -158,6 +165,32 @@ def compare(desk: Desk, rng: random.Random, number: int) -> GoldTask:
         [(*way, answer(text, because)) for text in said],
         answers=[right.name],
         distractors=[wrong.name],
+    )
+
+
+def compare_tickets(desk: Desk, rng: random.Random, number: int) -> GoldTask:
+    """Which of two tickets has the higher priority (task 0), or the lower (task 1)?"""
+    one = rng.choice(desk.tickets)
+    two = rng.choice([ticket for ticket in desk.tickets if ticket.priority != one.priority])
+    word = ("higher", "lower")[number]
+    right, wrong = sorted((one, two), key=lambda t: PRIORITIES.index(t.priority), reverse=word == "higher")
+    first, second = f"#{one.number}", f"#{two.number}"
+    instruction = rng.choice(
+        (
+            f"Which ticket has the {word} priority: {first} or {second}?",
+            f"Compare the priorities of the tickets {first} and {second}. Which one is {word}?",
+            f"Is the priority of ticket {first} or of ticket {second} {word}? Answer with the number.",
+        )
+    )
+    because = f"Ticket {first} has the priority {one.priority} and {second} {two.priority}."
+    said = (f"#{wrong.number}", f"{first} or {second}", right.priority)
+    return draft(
+        instruction,
+        wanted(desk),
+        (TICKETS, answer(f"#{right.number}", because)),
+        [(TICKETS, answer(text, because)) for text in said],
+        answers=[right.number, f"#{right.number}"],
+        distractors=[wrong.number, f"#{wrong.number}"],
     )
 
 
