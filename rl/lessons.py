@@ -42,9 +42,14 @@ def policy_lessons(attempts: Iterable[Trajectory], blobs: BlobStore, processor: 
 
 
 def _reply(step: Step) -> str:
+    """What the policy is to say: where it is, why, and the action.
+
+    Naming the page first makes a small model look at it: without, it goes on with its plan after the plan is done.
+    """
     assert step.action is not None, "scripts make no malformed moves"
+    page = step.observation.title.rpartition(" - ")[0] or step.observation.title
     name = policy.prompt.element_name(step.action, step.observation)
-    return f"Thought: {step.thought}\nAction: {policy.prompt.action_text(step.action, name)}"
+    return f"Thought: {page}. {step.thought}\nAction: {policy.prompt.action_text(step.action, name)}"
 
 
 def judge_lessons(attempts: Sequence[Trajectory], blobs: BlobStore, processor: Any, seed: int) -> list[Sample]:

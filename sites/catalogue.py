@@ -1,7 +1,8 @@
-"""The practice sites there are."""
+"""The practice sites by name."""
 
 from sites.contract import Site
+from sites.forum import SITE as FORUM
 from sites.helpdesk import SITE as HELPDESK
 from sites.shop import SITE as SHOP
 
-SITES: dict[str, Site] = {site.name: site for site in (SHOP, HELPDESK)}
+SITES: dict[str, Site] = {site.name: site for site in (SHOP, FORUM, HELPDESK)}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from sites.contract import GoldTask, Move, State
 from sites.helpdesk.content import Article, Desk, Ticket, initial_state
-from sites.shop.drafts import Moves, click, enter
+from sites.moves import Moves, click, enter
 
 Draft = Callable[[Desk, random.Random, int], GoldTask]
 """(desk, rng, number) -> a task without id and kind. The number varies it: 0 is near the start page, 1 further away."""

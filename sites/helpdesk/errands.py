@@ -16,7 +16,7 @@ from sites.helpdesk.content import (
     make_room,
 )
 from sites.helpdesk.drafts import look_up, pick_article, pick_tickets, visit, visit_ticket, wanted, with_ticket
-from sites.shop.drafts import Moves, choose, click, done, draft, enter
+from sites.moves import Moves, choose, click, done, draft, enter
 
 COMMENTS = (
     "Cable replaced",

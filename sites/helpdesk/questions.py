@@ -19,7 +19,7 @@ from sites.helpdesk.drafts import (
     wanted,
 )
 from sites.helpdesk.routes import SORTS
-from sites.shop.drafts import Moves, answer, choose, click, done, draft, enter
+from sites.moves import Moves, answer, choose, click, done, draft, enter
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 

@@ -1,55 +1,16 @@
-"""What the shop's gold tasks are put together from: moves, ways to a product, the state wanted."""
+"""What the shop's gold tasks are put together from: ways to a product, the state wanted."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from sites.contract import Goal, GoldTask, Move, State
+from sites.contract import GoldTask, Move, State
+from sites.moves import Moves, click, enter
 from sites.shop.content import Product, Shop, initial_state
 
 Draft = Callable[[Shop, random.Random, int], GoldTask]
 """(shop, rng, number) -> a task without id and kind. The number varies it: 0 is near the home page, 1 further away."""
 
-Moves = tuple[Move, ...]
-
 SEARCH = "Search"
-
-
-def click(target: str, thought: str) -> Move:
-    """Click what is called target."""
-    return Move("click", target, thought=thought)
-
-
-def enter(target: str, text: str, thought: str) -> Move:
-    """Type text into the field called target."""
-    return Move("type", target, text, thought)
-
-
-def choose(target: str, text: str, thought: str) -> Move:
-    """Choose an option of the list called target."""
-    return Move("select", target, text, thought)
-
-
-def answer(text: str, thought: str) -> Move:
-    """End with an answer."""
-    return Move("answer", text=text, thought=thought)
-
-
-def done(thought: str) -> Move:
-    """End a task that asks for no answer."""
-    return answer("done", thought)
-
-
-def draft(
-    instruction: str,
-    state: State,
-    solution: Moves,
-    near_misses: Sequence[Moves],
-    answers: Sequence[str] = (),
-    distractors: Sequence[str] = (),
-) -> GoldTask:
-    """A task without id and kind."""
-    goal = Goal(state, tuple(answers), tuple(distractors))
-    return GoldTask("", "", instruction, goal, solution, tuple(near_misses))
 
 
 def wanted(shop: Shop, **changes: object) -> State:

@@ -3,21 +3,9 @@
 import random
 
 from sites.contract import GoldTask
+from sites.moves import Moves, choose, click, done, draft, enter
 from sites.shop.content import CURRENCIES, DELIVERIES, Product, Shop, initial_state
-from sites.shop.drafts import (
-    Moves,
-    choose,
-    click,
-    done,
-    draft,
-    enter,
-    look_up,
-    open_cart,
-    open_page,
-    pick,
-    visit,
-    wanted,
-)
+from sites.shop.drafts import look_up, open_cart, open_page, pick, visit, wanted
 
 COMMENTS = ("Very handy", "Good value", "A bit small", "Great quality", "Works well", "Nice colour", "Too heavy")
 

@@ -4,9 +4,10 @@ import random
 from dataclasses import replace
 
 from sites.contract import GoldTask
+from sites.moves import Moves, answer, choose, click, done, draft, enter
 from sites.pictures import COLOURS
 from sites.shop.content import MATERIALS, Product, Shop, slug
-from sites.shop.drafts import SEARCH, Moves, answer, choose, click, done, draft, enter, pick, spot, visit, wanted
+from sites.shop.drafts import SEARCH, pick, spot, visit, wanted
 from sites.shop.routes import INFO_PAGES, SORTS
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")

@@ -1,0 +1,45 @@
+"""What the sites' gold tasks are put together from: moves, and tasks without id and kind."""
+
+from collections.abc import Sequence
+
+from sites.contract import Goal, GoldTask, Move, State
+
+Moves = tuple[Move, ...]
+
+
+def click(target: str, thought: str) -> Move:
+    """Click what is called target."""
+    return Move("click", target, thought=thought)
+
+
+def enter(target: str, text: str, thought: str) -> Move:
+    """Type text into the field called target."""
+    return Move("type", target, text, thought)
+
+
+def choose(target: str, text: str, thought: str) -> Move:
+    """Choose an option of the list called target."""
+    return Move("select", target, text, thought)
+
+
+def answer(text: str, thought: str) -> Move:
+    """End with an answer."""
+    return Move("answer", text=text, thought=thought)
+
+
+def done(thought: str) -> Move:
+    """End a task that asks for no answer."""
+    return answer("done", thought)
+
+
+def draft(
+    instruction: str,
+    state: State,
+    solution: Moves,
+    near_misses: Sequence[Moves],
+    answers: Sequence[str] = (),
+    distractors: Sequence[str] = (),
+) -> GoldTask:
+    """A task without id and kind."""
+    goal = Goal(state, tuple(answers), tuple(distractors))
+    return GoldTask("", "", instruction, goal, solution, tuple(near_misses))
