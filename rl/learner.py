@@ -38,7 +38,7 @@ class LearnerSettings(BaseModel):
     """Passes over the round's samples."""
     batch_size: int = Field(default=8, ge=1)
     """Samples per optimizer step."""
-    micro_tokens: int = Field(default=4096, ge=64)
+    micro_tokens: int = Field(default=2048, ge=64)
     """Padded tokens in one forward pass; a batch is cut into as many as it needs."""
     warmup_share: float = Field(default=0.1, ge=0, le=1)
     """Share of the optimizer steps in which the learning rate climbs to its peak; then it falls linearly to a tenth."""

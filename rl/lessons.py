@@ -21,7 +21,7 @@ from proposer.propose import ProposerSettings
 from rl.model import open_picture
 from rl.selection import Sample
 
-REASONS = {True: "the answer and the last page are what the task asks.", False: "something the task asks is not so."}
+REASONS = {True: "as the task asks.", False: "not as the task asks."}
 END_OF_TURN = "<|im_end|>"
 
 
@@ -87,7 +87,10 @@ def _kind(attempt: Trajectory) -> str:
 def _judged(attempt: Trajectory, success: bool, blobs: BlobStore, processor: Any) -> Sample:
     settings = JudgeSettings()
     pictures = [blobs.get(name) for name in last_screenshots(attempt, settings.num_screenshots)]
-    reply = f"Reason: {REASONS[success]}\nVerdict: {'success' if success else 'failure'}"
+    page = attempt.final.title.rpartition(" - ")[0] if attempt.final else "unknown"
+    said = attempt.answer if attempt.answer is not None else "missing"
+    reason = f"The page is {page}, the answer is {said}: {REASONS[success]}"
+    reply = f"Reason: {reason}\nVerdict: {'success' if success else 'failure'}"
     return encode(
         evaluator.judge.render(attempt, pictures, settings), reply, blobs, processor, name=f"{attempt.id}#judge"
     )

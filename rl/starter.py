@@ -71,17 +71,17 @@ class Recipe(BaseModel):
     """Of the choice of lessons, their order, and the first LoRA matrices."""
     sites: tuple[str, ...] = ("shop", "forum")
     """Practice sites demonstrated; the others stay unseen."""
-    worlds: tuple[int, ...] = (9000, 9001, 9002, 9003)
+    worlds: tuple[int, ...] = (9000, 9001, 9002, 9003, 9004)
     """Numbers of the training worlds demonstrated."""
-    num_policy_lessons: int = Field(default=280, ge=1)
+    num_policy_lessons: int = Field(default=600, ge=1)
     """Steps of demonstrations for the policy: few, so that there is room to learn."""
-    num_judge_lessons: int = Field(default=900, ge=1)
+    num_judge_lessons: int = Field(default=600, ge=1)
     """Judged attempts for the judge, half of them failures."""
-    num_proposer_lessons: int = Field(default=200, ge=1)
+    num_proposer_lessons: int = Field(default=120, ge=1)
     """Pages with a task for the proposer."""
-    policy: LearnerSettings = LearnerSettings(lr=4e-4, lora_rank=16, lora_alpha=32)
+    policy: LearnerSettings = LearnerSettings(lr=4e-4, batch_size=4, lora_rank=16, lora_alpha=32)
     """Training of the policy's parts."""
-    frozen: LearnerSettings = LearnerSettings(lr=4e-4, lora_rank=16, lora_alpha=32)
+    frozen: LearnerSettings = LearnerSettings(lr=4e-4, batch_size=4, lora_rank=16, lora_alpha=32)
     """Training of the parts of judge and proposer together."""
 
 
