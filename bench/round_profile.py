@@ -1,6 +1,6 @@
 """Where does a round's time go, and how much memory does everything take together?
 
-Runs one round of the quickstart with a small measurement and samples the memory of the whole process tree once a second:
+Runs one round of the quickstart with a small measurement and samples the memory of the whole process tree every second:
 proportional set size (shared pages counted once) where the system tells it, else resident size.
 
     python -m bench.round_profile --seed 0

@@ -1,0 +1,127 @@
+"""The model server, with real vLLM and the real starter: exact tokens, reloading in place, refusal of bad weights."""
+
+import asyncio
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from policy.blobs import BlobStore
+from policy.server import ModelServer, ServerSettings
+from proposer.generate import ModelError, Prompt, Response, Sampling
+from rl.learner import LearnerSettings, measure_parity
+from rl.model import load_model
+from rl.selection import Sample
+
+STARTER = Path(__file__).parents[1] / "starter" / "policy"
+SETTINGS = LearnerSettings()
+BOUND = 0.05
+"""Nats; bf16 on both sides differs by about 0.02."""
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("serving")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(work: Path):
+    async with ModelServer(ServerSettings(), STARTER, work / "vllm.log") as server:
+        server.version = 0
+        yield server
+
+
+@pytest.fixture(scope="module")
+def other_weights(work: Path) -> Iterator[Path]:
+    """The starter's weights with every embedding a little off; the output head is tied to them."""
+    folder = work / "v000001"
+    folder.mkdir()
+    for file in STARTER.iterdir():
+        if file.name != "model.safetensors":
+            (folder / file.name).write_bytes(file.read_bytes())
+    weights = load_file(STARTER / "model.safetensors")
+    torch.manual_seed(0)
+    name = next(name for name in weights if name.endswith("embed_tokens.weight"))
+    weights[name] = (weights[name].float() * (1 + 0.1 * torch.randn_like(weights[name].float()))).to(torch.bfloat16)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    yield folder
+
+
+def screenshot() -> bytes:
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize((1024, 768)).convert("RGB").save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+PICTURE = screenshot()
+
+
+async def ask(server: ModelServer) -> list[Response]:
+    prompts = [Prompt("You are a web agent.", (PICTURE, f"Task: buy {n} kettles.\n")) for n in range(6)]
+    sampling = Sampling(temperature=1.0, max_tokens=24)
+    return list(await asyncio.gather(*(server.generate()(prompt, sampling) for prompt in prompts)))
+
+
+def as_samples(responses: list[Response], blobs: BlobStore) -> list[Sample]:
+    name = blobs.put(PICTURE)
+    return [
+        Sample(
+            trajectory_id=str(number),
+            step=0,
+            prompt_ids=response.prompt_ids,
+            token_ids=response.token_ids,
+            logprobs=response.logprobs,
+            pictures=(name,),
+            weights=response.weights,
+        )
+        for number, response in enumerate(responses)
+    ]
+
+
+def gap(model: Path, responses: list[Response], work: Path) -> float:
+    blobs = BlobStore(work / "blobs")
+    parity = measure_parity(load_model(model, SETTINGS), as_samples(responses, blobs), blobs, SETTINGS)
+    return parity["learn/logprob_mean_abs_diff"]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_server_tells_exact_tokens_and_the_learner_agrees_on_their_logprobs(
+    server: ModelServer, work: Path
+) -> None:
+    responses = await ask(server)
+    for response in responses:
+        assert len(response.token_ids) == len(response.logprobs) > 0
+        assert response.weights == 0
+    assert gap(STARTER, responses, work) < BOUND
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_bad_weights_are_refused_before_the_server_is_touched(server: ModelServer, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="expected a Hugging Face directory"):
+        await server.publish(7, tmp_path / "nothing")
+    assert server.version == 0
+    assert await ask(server)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_published_weights_answer_with_their_own_output_head(
+    server: ModelServer, other_weights: Path, work: Path
+) -> None:
+    await server.publish(1, other_weights)
+    responses = await ask(server)
+    assert {response.weights for response in responses} == {1}
+    assert gap(other_weights, responses, work) < BOUND
+    assert gap(STARTER, responses, work) > 2 * BOUND
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_server_that_can_not_start_says_where_to_look(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"ended at start with code .*broken\.log"):
+        async with ModelServer(ServerSettings(), tmp_path, work / "broken.log"):
+            pass
