@@ -128,7 +128,8 @@ def load_model(directory: Path, settings: LearnerSettings, *, train_vision: bool
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.bfloat16).to(device)
+    network: Any = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.bfloat16)
+    network.to(device)
     network.requires_grad_(False)
     if settings.lora_rank is not None:
         lora = LoraConfig(

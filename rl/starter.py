@@ -120,7 +120,7 @@ def build_base(out: Path, scratch: Path) -> None:
     tokenizer.add_special_tokens({"additional_special_tokens": list(PICTURE_TOKENS)})
     language = AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF, dtype=torch.float32)
     torch.manual_seed(0)
-    network = Idefics3ForConditionalGeneration(_config(language.config.to_dict(), tokenizer))
+    network: Any = Idefics3ForConditionalGeneration(_config(language.config.to_dict(), tokenizer))
     weights = network.state_dict()
     for name, value in language.state_dict().items():
         if name != "lm_head.weight":  # tied to the embedding

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }.items():
         setattr(config.vision_config, name, value)
     torch.manual_seed(0)
-    Idefics3ForConditionalGeneration(config).to(torch.bfloat16).save_pretrained(folder)
+    network: Any = Idefics3ForConditionalGeneration(config)
+    network.to(torch.bfloat16).save_pretrained(folder)
     AutoProcessor.from_pretrained(STARTER).save_pretrained(folder)
     return folder
 
