@@ -140,7 +140,7 @@ def set_quantity(shop: Shop, rng: random.Random, number: int) -> GoldTask:
         [
             (cart, end),
             change(product, after % 9 + 1),
-            (cart, *change(other, after % 9 + 1)[1:2], *change(product, after)[1:]),
+            (cart, *change(other, dict(shop.basket)[other.slug] % 9 + 1)[1:2], *change(product, after)[1:]),
         ],
     )
 

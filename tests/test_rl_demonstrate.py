@@ -1,0 +1,79 @@
+"""Demonstrations: scripted solutions acted out in the real browser, and the lessons made from them."""
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoProcessor
+
+from evaluator.truth import ground_truth
+from policy.blobs import BlobStore
+from policy.browser import Browser
+from policy.prompt import parse
+from policy.trajectory import Outcome
+from proposer.task import Website
+from rl.demonstrate import DemonstrationError, demonstrate, find_mark
+from rl.lessons import judge_lessons, policy_lessons, proposer_lessons, shows_names
+from sites.catalogue import SITES
+from sites.contract import Move, gold_tasks
+from sites.server import PracticeServer
+
+STARTER = Path(__file__).parents[1] / "starter" / "policy"
+KINDS = {"shop": ("checkout", "cheapest"), "forum": ("new_thread", "member_city"), "helpdesk": ("set_status", "search")}
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.parametrize("site", sorted(SITES))
+async def test_solutions_work_in_the_browser_and_near_misses_do_not(browser: Browser, site: str) -> None:
+    website = Website(name=site, url=f"practice:{site}")
+    tasks = [task for task in gold_tasks(SITES[site], "train-1") if task.kind in KINDS[site]]
+    assert len(tasks) >= 2
+    with PracticeServer() as practice:
+        for task in tasks[::2]:
+            for moves, wanted in ((task.solution, True), (task.near_misses[0], False)):
+                record = await demonstrate(task, moves, website, "t", browser=browser, practice=practice)
+                assert record.outcome is Outcome.FINISHED
+                assert ground_truth(record) is wanted, (task.id, [step.response for step in record.steps])
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_lessons_are_what_each_role_is_to_say(browser: Browser, blobs: BlobStore) -> None:
+    website = Website(name="shop", url="practice:shop")
+    task = next(task for task in gold_tasks(SITES["shop"], "train-1") if task.kind == "add_to_cart")
+    with PracticeServer() as practice:
+        attempts = [
+            await demonstrate(task, moves, website, f"t{n}", browser=browser, practice=practice)
+            for n, moves in enumerate((task.solution, *task.near_misses))
+        ]
+    processor = AutoProcessor.from_pretrained(STARTER)
+    steps = list(policy_lessons(attempts, blobs, processor))
+    assert len(steps) == len(attempts[0].steps)
+    for lesson, step in zip(steps, attempts[0].steps, strict=True):
+        said = processor.tokenizer.decode(lesson.token_ids, skip_special_tokens=True)
+        assert parse(said).action == step.action
+    verdicts = [processor.tokenizer.decode(lesson.token_ids) for lesson in judge_lessons(attempts, blobs, processor, 0)]
+    assert sum("success" in verdict for verdict in verdicts) == sum("failure" in verdict for verdict in verdicts) == 1
+    proposals = [
+        processor.tokenizer.decode(lesson.token_ids) for lesson in proposer_lessons(attempts, blobs, processor)
+    ]
+    assert all(task.instruction in proposal for proposal in proposals)
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_move_that_the_page_does_not_offer_is_an_error(browser: Browser) -> None:
+    task = gold_tasks(SITES["shop"], "train-1")[0]
+    website = Website(name="shop", url="practice:shop")
+    with PracticeServer() as practice, pytest.raises(DemonstrationError, match="no element named 'Teleport'"):
+        await demonstrate(task, [Move("click", "Teleport")], website, "t", browser=browser, practice=practice)
+
+
+def test_a_mark_is_found_by_the_whole_name() -> None:
+    listing = "<a> Cart (2) [4]\n<a> Copper Kettle [7]  $12.50\n<select> Sort by [9] = Newest (Newest, Oldest)"
+    assert find_mark(listing, "Copper Kettle") == 7
+    assert find_mark(listing, "Sort by") == 9
+    assert find_mark(listing, "Cart (2)") == 4
+    assert find_mark(listing, "Copper") is None
+
+
+def test_a_page_is_proposed_from_only_if_it_shows_every_name() -> None:
+    assert shows_names("<a> Copper Kettle [1]", "Open the page of the Copper Kettle.")
+    assert not shows_names("<a> Copper Lamp [1]", "Open the page of the Copper Kettle.")

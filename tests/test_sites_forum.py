@@ -1,0 +1,69 @@
+"""What the forum's pages do and refuse."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from sites.forum.content import PAGE_SIZE, Forum
+from sites.server import PracticeServer, Visit
+from tests.fakes import Reader
+
+
+@pytest.fixture
+def visit() -> Iterator[Visit]:
+    with PracticeServer() as server:
+        yield server.open("forum", "train-3")
+
+
+def forum(visit: Visit) -> Forum:
+    return visit.world.content
+
+
+def test_a_vote_counts_once(visit: Visit) -> None:
+    thread = forum(visit).recent[0]
+    with Reader(visit) as reader:
+        reader.click(thread.title)
+        reader.click(f"Upvote {thread.title}")
+        reader.click(f"Upvote {thread.title}")
+    assert visit.world.read()["votes"] == [thread.slug]
+
+
+def test_following_twice_is_not_following(visit: Visit) -> None:
+    thread = forum(visit).recent[0]
+    with Reader(visit) as reader:
+        reader.click(thread.title)
+        reader.click(f"Follow {thread.title}")
+        reader.click(f"Unfollow {thread.title}")
+    assert visit.world.read()["following"] == []
+
+
+def test_an_empty_reply_is_not_posted(visit: Visit) -> None:
+    with Reader(visit) as reader:
+        reader.click(forum(visit).recent[0].title)
+        reader.click("Post reply")
+    assert visit.world.read()["replies"] == []
+
+
+def test_a_thread_needs_a_title_and_a_text(visit: Visit) -> None:
+    with Reader(visit) as reader:
+        reader.click("New thread")
+        reader.type("Title", "Hm")
+        reader.click("Create thread")
+        reader.type("Title", "A longer title")
+        reader.click("Create thread")
+        assert visit.world.read()["threads"] == []
+        reader.type("Text", "Now with a text")
+        reader.click("Create thread")
+    assert [thread["title"] for thread in visit.world.read()["threads"]] == ["A longer title"]
+
+
+def test_a_long_board_goes_on_on_the_next_page(visit: Visit) -> None:
+    content = forum(visit)
+    board = max(content.boards, key=lambda name: len(content.of_board(name)))
+    rest = content.of_board(board)[PAGE_SIZE:]
+    assert rest, "a world whose longest board fits one page shows nothing here"
+    with Reader(visit) as reader:
+        reader.click(board)
+        reader.click("Next page")
+        reader.click(rest[0].title)
+    assert visit.world.read()["location"] == f"/thread/{rest[0].slug}"
