@@ -1,44 +1,59 @@
-"""What the bench scripts share: starting a run of the real program, and reading its books."""
+"""What the bench scripts share: bringing a run of the real program to its end, and reading what it wrote."""
 
 import json
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from launch.books import Purpose, TrajectoryRow
+import typer
+
+from launch import config as configs
+from launch.books import Phase
+from launch.config import Config
+from launch.driver import check_config
 from launch.ledger import Ledger, has_run
 
 ROOT = Path(__file__).resolve().parent.parent
+RUNS = ROOT / "runs"
 
 
-def run_command(config: str, name: str, seed: int, overrides: Sequence[str]) -> tuple[list[str], Path]:
-    """The command that runs a config under a name of its own, or goes on with it, and its run directory."""
-    run_dir = ROOT / "runs" / name
-    settings = [f"run.name={name}", f"run.seed={seed}", f"run.runs_dir={run_dir.parent}", *overrides]
-    if has_run(run_dir):
-        return [sys.executable, "-m", "launch", "resume", str(run_dir)], run_dir
+def own_settings(name: str, seed: int, runs_dir: Path, overrides: Sequence[str]) -> list[str]:
+    """Overrides for a run under a name of its own; name, seed and place can't be overridden."""
+    return [*overrides, f"run.name={name}", f"run.seed={seed}", f"run.runs_dir={runs_dir.resolve()}"]
+
+
+def run_command(config: str, settings: Sequence[str]) -> list[str]:
+    """The command that runs a config, or goes on with the run if it was begun with the same one."""
     words = [word for setting in settings for word in ("--set", setting)]
-    return [sys.executable, "-m", "launch", "run", config, *words], run_dir
+    return [sys.executable, "-m", "launch", "run", str(configs.find(config).resolve()), "--resume-ok", *words]
 
 
-def run_to_end(config: str, name: str, seed: int, overrides: Sequence[str]) -> Path:
-    """Run a config to its end; a finished run is left as it is. Its run directory.
+def run_to_end(config: str, settings: Sequence[str]) -> Path:
+    """The directory of a finished run; what is missing of it is run first.
 
     Raises:
-        subprocess.CalledProcessError: the run failed.
+        ConfigError: no such config, or the directory holds a run that was begun with another one.
+        typer.Exit: the run failed; it has said why.
     """
-    command, run_dir = run_command(config, name, seed, overrides)
-    subprocess.run(command, cwd=ROOT, check=True)
-    return run_dir
+    resolved = configs.load(config, settings)
+    if has_run(resolved.run_dir):
+        check_config(resolved)
+    if not _is_finished(resolved):
+        code = subprocess.run(run_command(config, settings), cwd=ROOT, stdout=sys.stderr).returncode
+        if code:
+            raise typer.Exit(code)
+    return resolved.run_dir
 
 
-def measured(run_dir: Path, round: int, purpose: Purpose) -> list[TrajectoryRow]:
-    """The measured episodes of a round that ended by the agent's doing."""
-    with Ledger.open_readonly(run_dir) as ledger:
-        return [row for row in ledger.trajectories(round, purpose) if row.outcome.is_agents]
+def _is_finished(config: Config) -> bool:
+    if not has_run(config.run_dir):
+        return False
+    with Ledger.open_readonly(config.run_dir) as books:
+        return sum(row.phase is Phase.DONE for row in books.rounds()) > config.run.rounds
 
 
-def summary(run_dir: Path) -> dict:
-    """The run's ``summary.json``."""
-    return json.loads((run_dir / "summary.json").read_text())
+def round_summaries(run_dir: Path) -> list[dict[str, Any]]:
+    """The rounds in a run's ``summary.json``, round 0 first."""
+    return json.loads((run_dir / "summary.json").read_text())["rounds"]

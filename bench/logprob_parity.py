@@ -1,14 +1,18 @@
 """Do learner and server agree on the same tokens and pictures, before and after a weight sync?
 
-Serves the starter's policy, lets it act on held-out shop worlds (real pages and pictures, temperature 1), scores the
-very tokens that were sampled with the learner's model, trains one update on them, publishes the new weights to the
-running server, and compares again: the learner's log-probs of the new weights against those the reloaded server gives.
+Serves the starter's policy with the quickstart's settings, lets it act on held-out shop worlds (real pages and
+pictures, temperature 1), scores the very tokens that were sampled with the learner's model, trains one update on them,
+publishes the new weights to the running server, and samples and compares again: the learner's log-probs under the new
+weights against those that the reloaded server gave. As a control the line before the last scores the same tokens under
+the old weights, which must fit worse. The learner leaves embeddings (and the head tied to them) alone, so that a reload
+also replaces a changed head is not seen here but in tests/test_policy_server.py.
 
     python -m bench.logprob_parity --seed 0
 """
 
 import asyncio
 import json
+import random
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -16,104 +20,99 @@ from typing import Annotated
 import typer
 
 from bench.common import ROOT
-from policy.agent import AgentSettings, roll_out
+from launch.config import Config, load
+from launch.stages import measured_tasks
+from policy.agent import roll_out
 from policy.blobs import BlobStore
-from policy.browser import Browser, BrowserSettings
-from policy.server import ModelServer, ServerSettings
+from policy.browser import Browser
+from policy.server import ModelServer
 from policy.trajectory import Trajectory
 from proposer.generate import Sampling
-from proposer.task import Task, Website
-from rl.learner import LearnerSettings, measure_parity, update
+from rl.learner import PARITY_SAMPLES, measure_parity, update
 from rl.model import load_model
 from rl.selection import Sample, Selection, write_manifest
-from sites.catalogue import SITES
-from sites.contract import gold_tasks
 from sites.server import PracticeServer
 
-SHOP = Website(name="shop", url="practice:shop")
+STEPS_PER_EPISODE = 2
+"""Steps counted on from an episode when deciding how many to begin; most have more."""
 
 
-async def attempts(server: ModelServer, browser: Browser, count: int, seed: int) -> list[Trajectory]:
-    """Sampled attempts at the gold tasks of a held-out world."""
-    world = f"heldout-{seed}"
-    tasks = [
-        Task(website=SHOP, instruction=gold.instruction, world=world, source="gold", gold_id=gold.id)
-        for gold in gold_tasks(SITES["shop"], world)[:count]
-    ]
-    generate = server.generate()
+async def sample(server: ModelServer, browser: Browser, config: Config, steps: int) -> tuple[Sample, ...]:
+    """Steps that the served weights sampled on held-out shop worlds, good or bad, drawn from all episodes."""
+    seed = config.run.seed
+    shop = [website for website in config.websites_of("train") if website.practice_site == "shop"]
+    tasks = measured_tasks(shop, -(-steps // STEPS_PER_EPISODE), first_world=seed)
     with PracticeServer() as practice:
-        return await asyncio.gather(
-            *(
-                roll_out(
-                    task,
-                    f"{server.version}-{number}",
-                    browser=browser,
-                    practice=practice,
-                    generate=generate,
-                    settings=AgentSettings(max_steps=4),
-                    sampling=Sampling(temperature=1.0, seed=seed + number),
-                )
-                for number, task in enumerate(tasks)
+        attempts = (
+            roll_out(
+                task,
+                f"{server.version}-{number}",
+                browser=browser,
+                practice=practice,
+                generate=server.generate(),
+                settings=config.rollout.agent,
+                sampling=Sampling(temperature=1.0, seed=seed + number),
             )
+            for number, task in enumerate(tasks)
         )
+        found = [step for record in await asyncio.gather(*attempts) for step in samples(record)]
+    return tuple(random.Random(seed).sample(found, min(steps, len(found))))
 
 
-def samples(records: list[Trajectory]) -> tuple[Sample, ...]:
-    """Every step that was sampled, good or bad."""
-    return tuple(
+def samples(record: Trajectory) -> list[Sample]:
+    """Every step of an episode as the learner takes it."""
+    return [
         Sample(
             trajectory_id=record.id,
             step=index,
-            prompt_ids=step.prompt_ids,
-            token_ids=step.token_ids,
-            logprobs=step.logprobs,
-            pictures=(step.observation.screenshot,),
-            weights=step.weights,
+            pictures=(step.observation.screenshot,) if step.pictured else (),
+            **step.model_dump(include={"prompt_ids", "token_ids", "logprobs", "weights"}),
         )
-        for record in records
         for index, step in enumerate(record.steps)
-    )
+    ]
 
 
-async def compare(model: Path, work: Path, episodes: int, seed: int) -> dict[str, dict[str, float]]:
-    """Parity before and after a sync."""
-    settings, blobs = LearnerSettings(seed=seed), BlobStore(work / "blobs")
+async def compare(model: Path, work: Path, seed: int, steps: int) -> dict[str, object]:
+    """The figures."""
+    config = load("quickstart", [f"run.seed={seed}", f"learner.seed={seed}"])
+    manifest, new, blobs = work / "manifests" / "1.json", work / "v1", BlobStore(work / "blobs")
+
+    def parity(weights: Path, found: tuple[Sample, ...]) -> dict[str, float]:
+        return measure_parity(load_model(weights, config.learner), found, blobs, config.learner)
+
     async with (
-        ModelServer(ServerSettings(), model, work / "vllm.log") as server,
-        Browser(BrowserSettings(), blobs) as browser,
+        ModelServer(config.serving, model, work / "policy.log") as server,
+        Browser(config.rollout.browser, blobs) as browser,
     ):
-        server.version = 0
-        first = samples(await attempts(server, browser, episodes, seed))
-        before = measure_parity(load_model(model, settings), first, blobs, settings)
-        write_manifest(work / "manifests" / "m.json", Selection(first, {}), round=1)
-        update(work / "manifests" / "m.json", model, work / "v000001", settings=settings)
-        await server.publish(1, work / "v000001")
-        second = samples(await attempts(server, browser, episodes, seed))
-        after = measure_parity(load_model(work / "v000001", settings), second, blobs, settings)
-        stale = measure_parity(load_model(model, settings), second, blobs, settings)
-    return {"before": before, "after": after, "stale": stale}
-
-
-def main(
-    seed: Annotated[int, typer.Option(help="Of the worlds, the sampling and the update.")] = 0,
-    model: Annotated[Path, typer.Option(help="Policy weights to start from.")] = ROOT / "starter" / "policy",
-    episodes: Annotated[int, typer.Option(help="Episodes sampled before and after.")] = 12,
-) -> None:
-    """Compare the learner's log-probs with the server's for the same sampled tokens, before and after a weight sync."""
-    with tempfile.TemporaryDirectory() as work:
-        found = asyncio.run(compare(model.resolve(), Path(work), episodes, seed))
-    print(json.dumps(found, indent=2))
-    after = found["after"]
-    figures = {
+        await server.publish(0, model)
+        first = await sample(server, browser, config, steps)
+        before = parity(model, first)
+        write_manifest(manifest, Selection(first, {}), round=1)
+        update(manifest, model, new, settings=config.learner)
+        await server.publish(1, new)
+        second = await sample(server, browser, config, steps)
+    after, control = parity(new, second), parity(model, second)
+    print(json.dumps({"before_sync": before, "after_sync": after, "after_sync_under_old_weights": control}))
+    return {
         "mean_abs_diff": after["learn/logprob_mean_abs_diff"],
         "max_abs_diff": after["learn/logprob_max_abs_diff"],
         "n_tokens": int(after["learn/parity_tokens"]),
-        "with_images": True,
+        "with_images": all(step.pictures for step in (*first, *second)),
         "mismatch_kl": after["learn/mismatch_kl"],
-        "before_sync_mean_abs_diff": found["before"]["learn/logprob_mean_abs_diff"],
-        "old_weights_mean_abs_diff": found["stale"]["learn/logprob_mean_abs_diff"],
+        "before_sync_mean_abs_diff": before["learn/logprob_mean_abs_diff"],
     }
-    print(json.dumps(figures))
+
+
+def main(
+    seed: Annotated[int, typer.Option(help="Of the worlds, the sampling and the update.", min=0)] = 0,
+    steps: Annotated[int, typer.Option(help="Sampled steps to compare.", min=1, max=PARITY_SAMPLES)] = PARITY_SAMPLES,
+    model: Annotated[Path, typer.Option(help="Policy weights to start from.")] = ROOT / "starter" / "policy",
+) -> None:
+    """Compare the learner's log-probs with the server's for the same sampled tokens, before and after a weight sync."""
+    if not (model / "config.json").is_file():
+        raise typer.BadParameter(f"{model}: expected a Hugging Face directory", param_hint="--model")
+    with tempfile.TemporaryDirectory(prefix="pae-parity-") as work:
+        print(json.dumps(asyncio.run(compare(model.resolve(), Path(work), seed, steps))))
 
 
 if __name__ == "__main__":

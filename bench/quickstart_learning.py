@@ -1,64 +1,104 @@
-"""Does the quickstart learn? Held-out and unseen success by ground truth, first weights against last, over seeds.
+"""Does the quickstart learn? Held-out and unseen success by ground truth, last weights against first, over seeds.
 
-Runs the quickstart once per seed (finished runs in runs/quickstart-seed<N> are reused). Before and after are measured
-on the same tasks of the same worlds. The interval of the mean gain is a bootstrap that draws seeds, then tasks within
-each seed, pairs kept together; 2.5 and 97.5 % quantiles.
+Runs the config once per seed, one after the other, in runs/<config>-seed<N>: a finished run is reused, an unfinished
+one goes on. Before and after are the same tasks of the same worlds, so a run's gain is the mean over tasks of success
+after minus success before (a task counts if both its episodes ended by the agent's doing).
+
+The interval of the mean gain is a bootstrap (10,000 draws, 2.5 and 97.5 % quantiles): seeds are drawn with replacement,
+then tasks within each drawn seed, a task's before and after kept together. All seeds measure the same tasks, which that
+ignores; the line before the last therefore tells a second interval, with one draw of tasks for all seeds. Neither sees
+more of the spread between seeds than the few that were run.
 
     python -m bench.quickstart_learning --seeds 0,1,2
 """
 
 import json
-import random
-import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
-from bench.common import measured, run_to_end, summary
+from bench.common import RUNS, own_settings, round_summaries, run_to_end
 from launch.books import Purpose
+from launch.config import ConfigError, find
+from launch.ledger import Ledger
 
 NUM_DRAWS = 10_000
 
-
-def paired_gains(run_dir, last: int, purpose: Purpose) -> list[int]:
-    """Success after minus success before, for every task measured in both rounds: 1, 0 or -1."""
-    before = {row.task_id: row.truth is True for row in measured(run_dir, 0, purpose)}
-    after = {row.task_id: row.truth is True for row in measured(run_dir, last, purpose)}
-    return [after[task] - before[task] for task in sorted(before.keys() & after.keys())]
+Gains = dict[str, int]
+"""Per task: success after minus success before, 1, 0 or -1."""
 
 
-def bootstrap(gains: Sequence[Sequence[int]], seed: int) -> tuple[float, float]:
-    """95 % interval of the mean over seeds of the mean gain."""
-    rng = random.Random(seed)
-    means = []
-    for _ in range(NUM_DRAWS):
-        drawn = rng.choices(gains, k=len(gains))
-        means.append(statistics.mean(statistics.mean(rng.choices(tasks, k=len(tasks))) for tasks in drawn))
-    quantiles = statistics.quantiles(means, n=40)
-    return quantiles[0], quantiles[-1]
+def paired_gains(run_dir: Path, purpose: Purpose) -> Gains:
+    """The gain of every task that was measured with the first and with the last weights."""
+    last = round_summaries(run_dir)[-1]["round"]
+    with Ledger.open_readonly(run_dir) as books:
+        before, after = (
+            {row.task_id: row.truth is True for row in books.trajectories(k, purpose) if row.outcome.is_agents}
+            for k in (0, last)
+        )
+    return {task: after[task] - before[task] for task in sorted(before.keys() & after.keys())}
+
+
+def mean_gain(runs: Sequence[Gains]) -> float | None:
+    """Mean over runs of a run's mean gain; None where nothing was measured."""
+    return float(np.mean([np.mean(list(gains.values())) for gains in runs])) if all(runs) else None
+
+
+def tasks_within_seeds(runs: Sequence[Gains], rng: np.random.Generator) -> float:
+    """One draw: seeds, then each drawn seed's tasks."""
+    drawn = [list(runs[index].values()) for index in rng.integers(len(runs), size=len(runs))]
+    return float(np.mean([rng.choice(gains, len(gains)).mean() for gains in drawn]))
+
+
+def tasks_across_seeds(runs: Sequence[Gains], rng: np.random.Generator) -> float:
+    """One draw: seeds, and the tasks that all of them share, the same ones for every seed."""
+    shared = sorted(set.intersection(*(set(gains) for gains in runs)))
+    tasks = [shared[index] for index in rng.integers(len(shared), size=len(shared))]
+    drawn = [runs[index] for index in rng.integers(len(runs), size=len(runs))]
+    return float(np.mean([[gains[task] for task in tasks] for gains in drawn]))
+
+
+def bootstrap(
+    runs: Sequence[Gains], draw: Callable[[Sequence[Gains], np.random.Generator], float], seed: int
+) -> list[float]:
+    """Lower and upper end of the 95 % interval of the mean gain."""
+    rng = np.random.default_rng(seed)
+    return np.quantile([draw(runs, rng) for _ in range(NUM_DRAWS)], [0.025, 0.975]).tolist()
 
 
 def main(
     seeds: Annotated[str, typer.Option(help="Seeds of the runs, with commas between.")] = "0,1,2",
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
-    config: Annotated[str, typer.Option(help="Config to run.")] = "quickstart",
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.", min=0)] = 0,
+    config: Annotated[str, typer.Option(help="Config to run: a TOML file or a built-in name.")] = "quickstart",
     overrides: Annotated[list[str] | None, typer.Option("--set", help="a.b=c, as for `launch run`.")] = None,
+    runs_dir: Annotated[Path, typer.Option(help="Where the run directories are made.")] = RUNS,
 ) -> None:
     """Compare the quickstart's last weights with its first: held-out and unseen success, ground truth, over seeds."""
     held_out, unseen = [], []
     for number in map(int, seeds.split(",")):
-        run_dir = run_to_end(config, f"{config}-seed{number}", number, overrides or [])
-        last = summary(run_dir)["rounds"][-1]["round"]
-        held_out.append(paired_gains(run_dir, last, Purpose.EVAL))
-        unseen.append(paired_gains(run_dir, last, Purpose.UNSEEN))
-        print(f"seed {number}: gain {statistics.mean(held_out[-1]):+.3f} over {len(held_out[-1])} held-out tasks")
-    low, high = bootstrap(held_out, seed)
+        try:
+            name = f"{find(config).stem}-seed{number}"
+            run_dir = run_to_end(config, own_settings(name, number, runs_dir, overrides or []))
+        except ConfigError as error:
+            raise typer.BadParameter(str(error), param_hint="--config, --set") from error
+        held_out.append(paired_gains(run_dir, Purpose.EVAL))
+        unseen.append(paired_gains(run_dir, Purpose.UNSEEN))
+        shares = [(row["held_out_success"], row["unseen_success"]) for row in round_summaries(run_dir)]
+        print(f"{name}: (held-out, unseen) success by round {shares}, {len(held_out[-1])} and {len(unseen[-1])} pairs")
+    if not all(held_out):
+        raise typer.BadParameter("expected runs that measure held-out tasks", param_hint="--config")
+    if all(unseen):
+        print(f"unseen gain, 95 %: {bootstrap(unseen, tasks_within_seeds, seed)}")
+    print(f"held-out gain, 95 %, one draw of tasks for all seeds: {bootstrap(held_out, tasks_across_seeds, seed)}")
+    low, high = bootstrap(held_out, tasks_within_seeds, seed)
     figures = {
-        "gain_mean": statistics.mean(map(statistics.mean, held_out)),
+        "gain_mean": mean_gain(held_out),
         "gain_ci_low": low,
         "gain_ci_high": high,
-        "unseen_gain_mean": statistics.mean(map(statistics.mean, unseen)),
+        "unseen_gain_mean": mean_gain(unseen),
         "seeds": len(held_out),
         "n": sum(map(len, held_out)),
     }
