@@ -6,6 +6,10 @@ from sites.contract import Goal, GoldTask, Move, State
 
 Moves = tuple[Move, ...]
 
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+MAX_COUNT = 60
+"""Nothing that a task counts comes near it."""
+
 
 def click(target: str, thought: str) -> Move:
     """Click what is called target."""
@@ -30,6 +34,16 @@ def answer(text: str, thought: str) -> Move:
 def done(thought: str) -> Move:
     """End a task that asks for no answer."""
     return answer("done", thought)
+
+
+def said(count: int) -> tuple[str, ...]:
+    """A count as an answer may give it, in digits or as a word."""
+    return (str(count), NUMBERS[count]) if count < len(NUMBERS) else (str(count),)
+
+
+def other_counts(count: int) -> list[str]:
+    """Every wrong count, so that an answer that names several is wrong."""
+    return [text for other in range(MAX_COUNT) if other != count for text in said(other)]
 
 
 def draft(

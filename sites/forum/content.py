@@ -32,6 +32,7 @@ LAST_NAMES = tuple(
     "Archer Bloom Castle Dale Ember Frost Grove Harper Ivers Jordan Keller Lane Mason North Osman Pike Quill Reed "
     "Sharp Thorn Vance Winter York Zeller".split()
 )
+YEARS = range(2009, 2025)
 CITIES = ("Lisbon", "Oslo", "Turin", "Ghent", "Krakow", "Malmo", "Porto", "Basel", "Split", "Cork", "Graz", "Lyon")
 REMARKS = (
     "I had the same last year.",
@@ -127,7 +128,7 @@ def slug(name: str) -> str:
 def make_content(rng: random.Random, split: Split) -> Forum:
     """A world of the forum."""
     members = tuple(
-        Member(name, rng.choice(CITIES), rng.randint(2009, 2024), rng.randint(3, 900))
+        Member(name, rng.choice(CITIES), rng.choice(YEARS), rng.randint(3, 900))
         for name in _names(rng, split, 12, FIRST_NAMES, LAST_NAMES)
     )
     boards = tuple(rng.sample(BOARDS, 4))

@@ -13,10 +13,21 @@ from sites.contract import State
 from sites.forum.content import DIGESTS, MEMBER, PAGE_SIZE, THEMES, Forum, Thread, slug
 from sites.pages import form, number, redirect, render, world_of
 
-SORTS: dict[str, tuple[str, Callable[[Thread], int]]] = {
-    "": ("Newest", lambda thread: -thread.day),
-    "replies": ("Most replies", lambda thread: -len(thread.replies)),
-    "votes": ("Most votes", lambda thread: -thread.votes),
+
+def num_votes(thread: Thread, state: State) -> int:
+    """A thread's votes, the member's own among them."""
+    return thread.votes + (thread.slug in state["votes"])
+
+
+def num_replies(thread: Thread, state: State) -> int:
+    """A thread's replies, the member's own among them."""
+    return len(thread.replies) + sum(reply["thread"] == thread.slug for reply in state["replies"])
+
+
+SORTS: dict[str, tuple[str, Callable[[Thread, State], int]]] = {
+    "": ("Newest", lambda thread, state: -thread.day),
+    "replies": ("Most replies", lambda thread, state: -num_replies(thread, state)),
+    "votes": ("Most votes", lambda thread, state: -num_votes(thread, state)),
 }
 """Value of the sort parameter -> what the menu says, and the order."""
 INFO_PAGES = {"rules": "Rules", "about": "About", "guidelines": "Guidelines"}
@@ -32,7 +43,12 @@ def _state(request: Request) -> State:
 
 
 def _page(request: Request, template: str, **context: Any) -> Response:
-    return render(request, f"forum/{template}", slug=slug, member=MEMBER, info_pages=INFO_PAGES, **context)
+    counts = {"num_votes": num_votes, "num_replies": num_replies}
+    return render(request, f"forum/{template}", slug=slug, member=MEMBER, **counts, **context)
+
+
+def _own_threads(request: Request, board: str) -> list[dict[str, str]]:
+    return [thread for thread in _state(request)["threads"] if thread["board"] == board]
 
 
 def _thread(request: Request) -> Thread:
@@ -45,7 +61,8 @@ def _thread(request: Request) -> Thread:
 async def home(request: Request) -> Response:
     """Boards and recent threads."""
     forum = _forum(request)
-    return _page(request, "home.html", counts={board: len(forum.of_board(board)) for board in forum.boards})
+    counts = {board: len(forum.of_board(board)) + len(_own_threads(request, board)) for board in forum.boards}
+    return _page(request, "home.html", counts=counts)
 
 
 async def board(request: Request) -> Response:
@@ -56,13 +73,20 @@ async def board(request: Request) -> Response:
         raise HTTPException(404)
     sort = request.query_params.get("sort", "")
     label, order = SORTS.get(sort, SORTS[""])
-    threads = sorted(forum.of_board(name), key=order)
+    threads = sorted(forum.of_board(name), key=lambda thread: order(thread, _state(request)))
     num_pages = math.ceil(len(threads) / PAGE_SIZE)
     page = number(request.query_params.get("page"), 1, 1, num_pages)
-    own = [thread for thread in _state(request)["threads"] if thread["board"] == name]
+    own = _own_threads(request, name)
     shown = threads[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
     labels = {key: text for key, (text, _) in SORTS.items()}
-    context = {"board": name, "threads": shown, "total": len(threads), "own": own, "sorts": labels, "label": label}
+    context = {
+        "board": name,
+        "threads": shown,
+        "total": len(threads) + len(own),
+        "own": own,
+        "sorts": labels,
+        "label": label,
+    }
     return _page(request, "board.html", sort=sort, page=page, num_pages=num_pages, **context)
 
 
@@ -113,7 +137,8 @@ async def search(request: Request) -> Response:
     """Threads whose title holds the words searched for."""
     words = request.query_params.get("q", "").casefold().strip()
     found = [thread for thread in _forum(request).threads if words and words in thread.title.casefold()]
-    return _page(request, "search.html", found=found)
+    own = [thread for thread in _state(request)["threads"] if words and words in thread["title"].casefold()]
+    return _page(request, "search.html", found=found, own=own, total=len(found) + len(own))
 
 
 async def new_thread(request: Request) -> Response:

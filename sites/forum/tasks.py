@@ -1,18 +1,17 @@
 """The forum's gold tasks: a couple of each kind per world."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from sites.contract import GoldTask, Move, State
-from sites.forum.content import DIGESTS, THEMES, Forum, Member, Thread, initial_state, slug
-from sites.moves import Moves, answer, choose, click, done, draft, enter
+from sites.forum.content import CITIES, DIGESTS, THEMES, YEARS, Forum, Member, Thread, initial_state, slug
+from sites.moves import Moves, answer, choose, click, done, draft, enter, other_counts, said
 
 TASKS_PER_KIND = 2
 REPLIES = ("Good luck with it", "I will try this", "Same here", "Ask in the shop", "Please tell us more", "Well done")
 TEXTS = ("Who can help", "Any advice is welcome", "What do you think", "Please share yours")
 HEADINGS = ("My first attempt", "Looking for a tutor", "Swap meeting in May", "Spare parts wanted")
-SIGNATURES = ("Greetings from Sam", "Always curious", "Sent from the garden")
 
 
 def _pick(forum: Forum, rng: random.Random, number: int, *others: Thread) -> Thread:
@@ -23,7 +22,7 @@ def _pick(forum: Forum, rng: random.Random, number: int, *others: Thread) -> Thr
 
 def _visit(forum: Forum, thread: Thread) -> Moves:
     """From the home page to a thread's page."""
-    found = () if thread in forum.recent else (enter("Search", thread.title, f"I search for {thread.title}."),)
+    found = () if thread in forum.recent else (_find(thread),)
     return (*found, _open(thread))
 
 
@@ -55,7 +54,8 @@ def who_started(forum: Forum, rng: random.Random, number: int) -> GoldTask:
     """Name the member who started a thread."""
     thread = _pick(forum, rng, number)
     name, way = thread.starter.name, _visit(forum, thread)
-    wrong = rng.choice([member.name for member in forum.members if member.name != name])
+    others = [member.name for member in forum.members if member.name != name]
+    wrong = rng.choice(others)
     phrases = (
         f"Who started the thread {thread.title}?",
         f"Which member began {thread.title}?",
@@ -68,7 +68,7 @@ def who_started(forum: Forum, rng: random.Random, number: int) -> GoldTask:
         (*way, answer(name, f"{end} {name}.")),
         [(*way, answer(wrong, f"{end} {wrong}.")), (*way, _upvote(thread), answer(name, f"{end} {name}."))],
         (name,),
-        (wrong,),
+        others,
     )
 
 
@@ -78,6 +78,7 @@ def _of_starter(
     number: int,
     phrases: Callable[[Member], Sequence[str]],
     fact: Callable[[Member], str],
+    possible: Iterable[str],
 ) -> GoldTask:
     """A question on a member whose profile is reached through a thread that the member started."""
     thread = _pick(forum, rng, number)
@@ -86,7 +87,8 @@ def _of_starter(
     way = (*_visit(forum, thread), click(member.name, f"I open the profile of {member.name}."))
     right_end, wrong_end = (answer(text, f"The profile says {text}.") for text in (fact(member), wrong))
     asked = f"{rng.choice(phrases(member))} The member started {thread.title}."
-    return draft(asked, _wanted(forum), (*way, right_end), [(*way, wrong_end), (wrong_end,)], (fact(member),), (wrong,))
+    others = [text for text in possible if text != fact(member)]
+    return draft(asked, _wanted(forum), (*way, right_end), [(*way, wrong_end), (wrong_end,)], (fact(member),), others)
 
 
 def member_city(forum: Forum, rng: random.Random, number: int) -> GoldTask:
@@ -99,7 +101,7 @@ def member_city(forum: Forum, rng: random.Random, number: int) -> GoldTask:
             f"Find the city of {member.name}.",
         )
 
-    return _of_starter(forum, rng, number, phrases, lambda member: member.city)
+    return _of_starter(forum, rng, number, phrases, lambda member: member.city, CITIES)
 
 
 def member_joined(forum: Forum, rng: random.Random, number: int) -> GoldTask:
@@ -112,7 +114,12 @@ def member_joined(forum: Forum, rng: random.Random, number: int) -> GoldTask:
             f"When did {member.name} become a member?",
         )
 
-    return _of_starter(forum, rng, number, phrases, lambda member: str(member.joined))
+    return _of_starter(forum, rng, number, phrases, lambda member: str(member.joined), map(str, YEARS))
+
+
+def _counted(asked: str, forum: Forum, solution: Moves, misses: Sequence[Moves], count: int) -> GoldTask:
+    """A question whose answer is a number."""
+    return draft(asked, _wanted(forum), solution, misses, said(count), other_counts(count))
 
 
 def count_replies(forum: Forum, rng: random.Random, number: int) -> GoldTask:
@@ -125,8 +132,8 @@ def count_replies(forum: Forum, rng: random.Random, number: int) -> GoldTask:
         f"What is the number of replies in {thread.title}?",
     )
     right_end, wrong_end = (answer(str(n), f"{thread.title} has {n} replies.") for n in (count, count + 1))
-    near_misses = [(*way, wrong_end), (*way, _follow(thread), right_end)]
-    return draft(rng.choice(phrases), _wanted(forum), (*way, right_end), near_misses, (str(count),))
+    misses = [(*way, wrong_end), (*way, _follow(thread), right_end)]
+    return _counted(rng.choice(phrases), forum, (*way, right_end), misses, count)
 
 
 def count_threads(forum: Forum, rng: random.Random, number: int) -> GoldTask:
@@ -140,9 +147,7 @@ def count_threads(forum: Forum, rng: random.Random, number: int) -> GoldTask:
     )
     right_end, wrong_end = (answer(str(n), f"{name} has {n} threads.") for n in (count, count - 1))
     way = (_board(name),)
-    return draft(
-        rng.choice(phrases), _wanted(forum), (*way, right_end), [(*way, wrong_end), (wrong_end,)], (str(count),)
-    )
+    return _counted(rng.choice(phrases), forum, (*way, right_end), [(*way, wrong_end), (wrong_end,)], count)
 
 
 def compare_votes(forum: Forum, rng: random.Random, number: int) -> GoldTask:
@@ -180,8 +185,9 @@ def _top(
     way = (_board(name), choose("Sort by", option, f"I choose {option}."), click("Apply", "I apply the order."))
     first = ranked(name)[0].title  # sorting keeps equal threads in order, here and on the page
     right_end, wrong_end = (answer(title, f"{title} comes first.") for title in (first, other))
+    others = [thread.title for thread in forum.threads if thread.title not in best]
     return draft(
-        rng.choice(phrases(name)), _wanted(forum), (*way, right_end), [(*way, wrong_end), (wrong_end,)], best, (other,)
+        rng.choice(phrases(name)), _wanted(forum), (*way, right_end), [(*way, wrong_end), (wrong_end,)], best, others
     )
 
 
@@ -245,9 +251,7 @@ def search_count(forum: Forum, rng: random.Random, number: int) -> GoldTask:
     )
     right_end, wrong_end = (answer(str(n), f"The search found {n}.") for n in (count, count + 1))
     way = (enter("Search", word, f"I search for {word}."),)
-    return draft(
-        rng.choice(phrases), _wanted(forum), (*way, right_end), [(*way, wrong_end), (wrong_end,)], (str(count),)
-    )
+    return _counted(rng.choice(phrases), forum, (*way, right_end), [(*way, wrong_end), (wrong_end,)], count)
 
 
 def reply(forum: Forum, rng: random.Random, number: int) -> GoldTask:
