@@ -5,6 +5,7 @@ import os
 from functools import lru_cache
 from typing import Any
 
+import httpx
 from openai import AsyncOpenAI, OpenAIError
 from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel, ConfigDict, Field
@@ -46,6 +47,9 @@ def open_endpoint(settings: EndpointSettings, *, weights: int | None = None) -> 
         api_key=_api_key(settings.api_key_env),
         timeout=settings.timeout_s,
         max_retries=settings.max_retries,
+        # No connection outlives its request: a `Generate` is a plain callable that nobody closes, and a server that was
+        # restarted would be met with dead connections.
+        http_client=httpx.AsyncClient(limits=httpx.Limits(max_keepalive_connections=0)),
     )
 
     async def generate(prompt: Prompt, sampling: Sampling) -> Response:

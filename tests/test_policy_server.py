@@ -12,16 +12,18 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from policy.blobs import BlobStore
+from policy.prompt import render
 from policy.server import ModelServer, ServerSettings
-from proposer.generate import ModelError, Prompt, Response, Sampling
+from proposer.generate import ModelError, Response, Sampling
 from rl.learner import LearnerSettings, measure_parity
 from rl.model import load_model
 from rl.selection import Sample
+from tests.makers import observation
 
 STARTER = Path(__file__).parents[1] / "starter" / "policy"
 SETTINGS = LearnerSettings()
-BOUND = 0.05
-"""Nats; bf16 on both sides differs by about 0.02."""
+BOUND = 0.1
+"""Nats: bf16 on both sides. A stale output head, or a picture that was read differently, is off by more than that."""
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +64,12 @@ PICTURE = screenshot()
 
 
 async def ask(server: ModelServer) -> list[Response]:
-    prompts = [Prompt("You are a web agent.", (PICTURE, f"Task: buy {n} kettles.\n")) for n in range(6)]
-    sampling = Sampling(temperature=1.0, max_tokens=24)
-    return list(await asyncio.gather(*(server.generate()(prompt, sampling) for prompt in prompts)))
+    listing = "<a> Home [1]\n<a> Copper Kettle [2]  $12.50\n<a> Brass Lamp [3]  $8.00\n<a> Cart (0) [4]"
+    page = observation(listing=listing)
+    things = ("Copper Kettle", "Brass Lamp", "kettle", "lamp", "cheapest thing", "first thing")
+    prompts = [render(f"Open the page of the {thing}.", page, [], PICTURE) for thing in things]
+    generate, sampling = server.generate(), Sampling(temperature=1.0, max_tokens=48)
+    return list(await asyncio.gather(*(generate(prompt, sampling) for prompt in prompts)))
 
 
 def as_samples(responses: list[Response], blobs: BlobStore) -> list[Sample]:
@@ -116,7 +121,7 @@ async def test_published_weights_answer_with_their_own_output_head(
     responses = await ask(server)
     assert {response.weights for response in responses} == {1}
     assert gap(other_weights, responses, work) < BOUND
-    assert gap(STARTER, responses, work) > 2 * BOUND
+    assert gap(STARTER, responses, work) > 2 * gap(other_weights, responses, work)
 
 
 @pytest.mark.asyncio(loop_scope="module")
