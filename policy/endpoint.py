@@ -31,6 +31,9 @@ class EndpointSettings(BaseModel):
     """Seconds for one answer."""
     max_retries: int = Field(default=3, ge=0)
     """Further tries when the endpoint is unreachable or overloaded, with growing pauses between."""
+    send_seed: bool = True
+    """Pass sampling seeds on. vLLM's CPU backend (0.32.0) dies of them: it sets a generator's offset back, which torch's
+    CPU generator hasn't got."""
     exact_tokens: bool = False
     """Ask for token ids and log-probs (vLLM): needed where the answers are trained on."""
 
@@ -77,7 +80,7 @@ def _request(settings: EndpointSettings, prompt: Prompt, sampling: Sampling, wei
         "temperature": sampling.temperature,
         "max_tokens": sampling.max_tokens,
     }
-    if sampling.seed is not None:
+    if sampling.seed is not None and settings.send_seed:
         request["seed"] = sampling.seed
     if settings.exact_tokens:
         # The salt keeps cached prefixes of one version from serving another.

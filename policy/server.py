@@ -88,6 +88,7 @@ class ModelServer:
             model=SERVED_NAME,
             image_px=self.settings.image_px,
             timeout_s=self.settings.timeout_s,
+            send_seed=False,
             exact_tokens=True,
         )
 
