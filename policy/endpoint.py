@@ -5,7 +5,6 @@ import os
 from functools import lru_cache
 from typing import Any
 
-import httpx
 from openai import AsyncOpenAI, OpenAIError
 from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,8 +31,8 @@ class EndpointSettings(BaseModel):
     max_retries: int = Field(default=3, ge=0)
     """Further tries when the endpoint is unreachable or overloaded, with growing pauses between."""
     send_seed: bool = True
-    """Pass sampling seeds on. vLLM's CPU backend (0.32.0) dies of them: it sets a generator's offset back, which torch's
-    CPU generator hasn't got."""
+    """Pass sampling seeds on. vLLM's CPU backend (0.32.0) dies of them: it sets back a generator's offset, which torch
+    hasn't got on CPU."""
     exact_tokens: bool = False
     """Ask for token ids and log-probs (vLLM): needed where the answers are trained on."""
 
@@ -52,7 +51,7 @@ def open_endpoint(settings: EndpointSettings, *, weights: int | None = None) -> 
         max_retries=settings.max_retries,
         # No connection outlives its request: a `Generate` is a plain callable that nobody closes, and a server that was
         # restarted would be met with dead connections.
-        http_client=httpx.AsyncClient(limits=httpx.Limits(max_keepalive_connections=0)),
+        default_headers={"Connection": "close"},
     )
 
     async def generate(prompt: Prompt, sampling: Sampling) -> Response:
