@@ -91,12 +91,16 @@ class ModelSource(_Section):
 
 
 class Endpoints(_Section):
-    """Who plays the frozen roles; the policy always has a model server of its own (see `serving`)."""
+    """Who plays the frozen roles; the policy always has a model server (see `serving`)."""
 
     proposer: EndpointSettings | None = None
-    """None: the starter's proposer (or the base model), on a server beside the policy's."""
+    """None: the starter's proposer, or the base model."""
     judge: EndpointSettings | None = None
-    """None: the starter's judge (or the base model), on a server beside the policy's."""
+    """None: the starter's judge, or the base model."""
+    take_turns: bool = False
+    """Frozen roles without an endpoint answer from the policy's server, which loads each role's weights when its turn
+    comes (under a second for a small model): one model in memory, and none waits for another's processor cores, but
+    verdicts come after the rollouts. Otherwise they have a server beside the policy's, and judging streams."""
 
 
 class RolloutSettings(_Section):
@@ -119,7 +123,7 @@ class RolloutSettings(_Section):
     max_failure_share: float = Field(default=0.3, gt=0, le=1)
     """The round stops when more than this share of its episodes (or verdicts) ended for reasons not the agent's."""
     num_judgements: int = Field(default=4, ge=1)
-    """Trajectories judged at once, beside the rollouts."""
+    """Trajectories judged at once."""
     agent: AgentSettings = AgentSettings()
     """The agent's loop: step and time limits, history, sampling."""
     browser: BrowserSettings = BrowserSettings()
@@ -192,6 +196,11 @@ class Config(_Section):
     def endpoint(self, role: FrozenRole) -> EndpointSettings | None:
         """The remote model of a frozen role; None: it is served by the run."""
         return self.endpoints.judge if role == "judge" else self.endpoints.proposer
+
+    @property
+    def served_apart(self) -> tuple[FrozenRole, ...]:
+        """The frozen roles that don't take turns with the policy."""
+        return tuple(role for role in FROZEN_ROLES if self.endpoint(role) or not self.endpoints.take_turns)
 
     @property
     def run_dir(self) -> Path:

@@ -46,7 +46,7 @@ async def run_rounds(team: Team) -> None:
             continue
         team.ledger.begin_round(k, Phase.PROPOSE if k else Phase.EVAL)
         await perform(team, k, Phase.PROPOSE, stages.propose)  # c ~ C(. | z)
-        await perform(team, k, Phase.ROLLOUT, stages.roll_out)  # tau ~ pi_k(. | c); judged as they come in
+        await perform(team, k, Phase.ROLLOUT, stages.roll_out)  # tau ~ pi_k(. | c); by config judged as they come in
         await perform(team, k, Phase.JUDGE, stages.judge)  # r = R(tau, c), the rest of them
         await perform(team, k, Phase.SEAL, stages.seal)  # D = {tau : r = 1}, balanced
         await perform(team, k, Phase.TRAIN, stages.train)  # pi_k -> pi_k+1

@@ -19,7 +19,7 @@ from launch.team import Team
 from launch.workers import Order, failed_trajectory
 from policy.endpoint import EndpointSettings
 from policy.trajectory import Outcome, Trajectory
-from proposer.generate import ModelError, Sampling
+from proposer.generate import Generate, ModelError, Sampling
 from proposer.look import Look
 from proposer.propose import propose as propose_tasks
 from proposer.task import Task, Website
@@ -89,6 +89,7 @@ async def propose(team: Team, k: int) -> None:
     plan = plan_practice(websites, rollout.tasks_per_round, rollout.tasks_per_world, team.seed(k, "worlds"))
     done = {(row.website, row.world) for row in team.ledger.proposals(k)}
     missing = [practice for practice in plan if (practice.website.name, practice.world) not in done]
+    generate = await team.model("proposer")
     held_out = {(task.website.name, task.instruction) for task in _measured(team, Purpose.EVAL)}
 
     team.watch(k, Phase.PROPOSE, len(done), len(plan))
@@ -96,13 +97,14 @@ async def propose(team: Team, k: int) -> None:
     async def propose_on(website: Website) -> None:
         for practice in missing:
             if practice.website == website:
-                await _propose_in_world(team, k, practice, {text for name, text in held_out if name == website.name})
+                avoid = {text for name, text in held_out if name == website.name}
+                await _propose_in_world(team, k, practice, avoid, generate)
                 team.watch(k, Phase.PROPOSE, len(team.ledger.proposals(k)), len(plan))
 
     await team.each(websites, propose_on, team.workers.num_slots)
 
 
-async def _propose_in_world(team: Team, k: int, practice: Practice, held_out: set[str]) -> None:
+async def _propose_in_world(team: Team, k: int, practice: Practice, held_out: set[str], generate: Generate) -> None:
     website, world = practice.website, practice.world
     seed = team.seed(k, website.name, world)
     looks = await _look(team, website, world, seed)
@@ -114,7 +116,7 @@ async def _propose_in_world(team: Team, k: int, practice: Practice, held_out: se
         website,
         world,
         looks,
-        team.models["proposer"],
+        generate,
         num_tasks=practice.num_tasks,
         taken=team.ledger.instructions(website.name),
         held_out=held_out,
@@ -164,8 +166,8 @@ async def _collect(team: Team, k: int, purposes: Sequence[Purpose], phase: Phase
         num_done += 1
         team.watch(k, phase, num_done, num_wanted)
         _break_on_failures(team, k, purposes)
-        if trajectory.outcome.is_agents:
-            team.judging.append(asyncio.create_task(_judge(team, trajectory)))
+        if trajectory.outcome.is_agents and (judge_model := team.models.get("judge")):
+            team.judging.append(asyncio.create_task(_judge(team, trajectory, judge_model)))
 
     await team.each(missing, attempt, team.workers.num_slots)
     _check_books(team, k, purposes)
@@ -214,14 +216,14 @@ def _check_books(team: Team, k: int, purposes: Sequence[Purpose]) -> None:
         assert num_wanted == num_ended, f"round {k} {purpose}: {num_wanted} episodes launched, {num_ended} outcomes"
 
 
-async def _judge(team: Team, trajectory: Trajectory) -> None:
+async def _judge(team: Team, trajectory: Trajectory, generate: Generate) -> None:
     """r = R(tau, c), committed; a judge outage leaves the trajectory without verdict."""
     endpoint = team.config.endpoints.judge
     async with team.judge_slots:
         try:
             verdict = await judge_one(
                 trajectory,
-                generate=team.models["judge"],
+                generate=generate,
                 blobs=team.blobs,
                 settings=team.config.judge,
                 name=endpoint.model if endpoint else "starter",
@@ -243,9 +245,10 @@ async def judge_missing(team: Team, k: int, purposes: Sequence[Purpose], phase: 
     team.judging.clear()
     rows = _judgeable(team, k, purposes)
     missing = [row for row in rows if row.judgement is None]
+    generate = await team.model("judge")
 
     async def judge_row(row: TrajectoryRow) -> None:
-        await _judge(team, team.ledger.load(row))
+        await _judge(team, team.ledger.load(row), generate)
         team.watch(k, phase, sum(row.judgement is not None for row in _judgeable(team, k, purposes)), len(rows))
 
     await team.each(missing, judge_row, team.config.rollout.num_judgements)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from launch.books import Phase, WeightsRow
-from launch.config import FROZEN_ROLES, Config, FrozenRole
+from launch.config import Config, FrozenRole
 from launch.errors import Stopped
 from launch.ledger import Ledger
 from launch.tracking import Tracker
@@ -54,7 +54,7 @@ class Team:
     judge_slots: asyncio.Semaphore
     """As many judgements as may be under way at once."""
     models: dict[FrozenRole, Generate] = field(default_factory=dict)
-    """Judge and proposer."""
+    """Judge and proposer, where they don't take turns with the policy."""
     judging: list[asyncio.Task[None]] = field(default_factory=list)
     """Judgements begun while episodes still roll out."""
 
@@ -63,6 +63,15 @@ class Team:
         if self.server.version != weights.version:
             await self.server.publish(weights.version, self.weights_dir(weights))
         return self.server.endpoint
+
+    async def model(self, role: FrozenRole) -> Generate:
+        """The model of a frozen role; one that takes turns is loaded into the policy's server."""
+        if role in self.models:
+            return self.models[role]
+        directory = self.config.model.directory(role).resolve()
+        if self.server.model != directory:
+            await self.server.publish(None, directory)
+        return self.server.generate()
 
     def weights_dir(self, weights: WeightsRow) -> Path:
         """Directory of a version."""
@@ -109,7 +118,7 @@ async def open_team(
         async with together() as starting:
             starting.create_task(stack.enter_async_context(team.server))
             starting.create_task(stack.enter_async_context(team.workers))
-            models = starting.create_task(open_frozen(config, ledger.run_dir, FROZEN_ROLES, stack))
+            models = starting.create_task(open_frozen(config, ledger.run_dir, config.served_apart, stack))
         team.models = models.result()
         yield team
 

@@ -75,7 +75,7 @@ class Episode:
         prompt = render(self.task.instruction, observation, history, picture)
         response = await self.generate(prompt, self.sampling)
         answered = time.monotonic()
-        reply = parse(response.text)
+        reply = parse(response.text, observation.elements)
         if reply.action is None:
             self.notice = f"Your reply was not understood: {reply.malformed}."
         else:

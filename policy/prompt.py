@@ -3,15 +3,15 @@
 Each step is one prompt of its own (system message, then one user turn), so that a training sample is exactly one
 prompt and one response. The action space is the paper's (PAE, section 4.1, taken over from WebVoyager) with Select for
 drop-down lists; the wording is ours. An action repeats its element's name before its number, ``Click Cart [9]``: a
-small model looks a name up in the page and reads on, where a bare number must be looked back for. ``Click [9]`` is
-read too.
+small model looks a name up in the page and reads on, where a bare number must be looked back for. A name that only one
+element bears decides, with whatever number or none; ``Click [9]`` is read too.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from policy.trajectory import Action, ActionKind, Observation
+from policy.trajectory import Action, ActionKind, Element, Observation
 from proposer.generate import Prompt
 
 SYSTEM = """You are a web agent. Reply with one thought and one action:
@@ -90,7 +90,11 @@ _KINDS = {name.lower(): kind for kind, name in _NAMES.items()}
 _WITH_MARK = {ActionKind.CLICK, ActionKind.TYPE, ActionKind.SELECT}
 _WITH_TEXT = {ActionKind.TYPE, ActionKind.SELECT, ActionKind.ANSWER}
 _VERB = re.compile(r"(?P<verb>go[ _]?back|[a-z]+)\b", re.I)
-_TARGET = re.compile(r"(?:[^;]*?\[(?P<listed>\d+|window)\]|\s*(?P<bare>\d+|window)\b)\s*[;:,]?\s*(?P<text>.*)", re.I)
+_TARGET = re.compile(
+    r"(?:(?P<name>[^;]*?)\[(?P<listed>\d+|window)\]\s*[;:,]?|\s*(?P<bare>\d+|window)\b\s*[;:,]?|(?P<alone>[^;]*);?)"
+    r"\s*(?P<text>.*)",
+    re.I,
+)
 
 
 def action_text(action: Action, name: str = "") -> str:
@@ -109,11 +113,15 @@ def action_text(action: Action, name: str = "") -> str:
             return _NAMES[action.kind]
 
 
-def parse(response: str) -> Reply:
+def parse(response: str, elements: Sequence[Element] = ()) -> Reply:
     """The thought and action in a response.
 
     Harmless variation is accepted: case, missing brackets, markdown emphasis, ``:`` for ``;``, text after the
     action's line. Everything else is a `Reply` without an action that says what was expected.
+
+    Args:
+        response: What the policy said.
+        elements: The page's marked elements, among which names are looked up; without them only numbers count.
     """
     cleaned = response.replace("**", "").strip()
     parts = re.split(r"^\s*action\s*:\s*", cleaned, maxsplit=1, flags=re.I | re.M)
@@ -126,11 +134,22 @@ def parse(response: str) -> Reply:
     if verb is None or kind is None:
         return Reply(thought, None, f"there is no action {line[:40]!r}; use one of {', '.join(_NAMES.values())}")
     rest = line[verb.end() :]
-    target = None if kind is ActionKind.ANSWER else _TARGET.fullmatch(rest)  # an answer's number is no mark
-    if target is None:
+    target = _TARGET.fullmatch(rest)
+    if kind is ActionKind.ANSWER or target is None:  # an answer's number is no mark
         return _checked(thought, kind, None, rest.lstrip(" ;:,"))
-    mark = target["listed"] or target["bare"]
-    return _checked(thought, kind, int(mark) if mark.isdigit() else None, target["text"].strip())
+    number = target["listed"] or target["bare"] or ""
+    mark = int(number) if number.isdigit() else None
+    name = (target["name"] or target["alone"] or "").strip()
+    if kind in _WITH_MARK and name:
+        bearers = [element.mark for element in elements if _same(element.name, name)]
+        if len(bearers) > 1 and mark not in bearers:
+            return Reply(thought, None, f"{len(bearers)} elements are named {name}: give the number of one")
+        mark = bearers[0] if len(bearers) == 1 else mark
+    return _checked(thought, kind, mark, target["text"].strip())
+
+
+def _same(name: str, other: str) -> bool:
+    return name.casefold().split() == other.casefold().split()
 
 
 def _checked(thought: str, kind: ActionKind, mark: int | None, text: str) -> Reply:

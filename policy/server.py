@@ -67,9 +67,10 @@ class ModelServer:
         """Serve the Hugging Face directory `model`; vLLM's own words go to the file `log`."""
         self.settings = settings
         self.model = model
+        """Directory of the weights served now."""
         self.log = log
         self.version: int | None = None
-        """Weights version served now; None until the first `publish`."""
+        """Policy version served now; None until the first `publish` of one, and for weights that have no versions."""
         self._process: subprocess.Popen[bytes] | None = None
         self._url = settings.base_url
 
@@ -130,8 +131,8 @@ class ModelServer:
             os.killpg(process.pid, 9)
             process.wait()
 
-    async def publish(self, version: int, weights: Path) -> None:
-        """Serve another version: pause, reload, clear caches, go on.
+    async def publish(self, version: int | None, weights: Path) -> None:
+        """Serve other weights: pause, reload, clear caches, go on. `version`: None if they aren't the policy's.
 
         Raises:
             ModelError: the server refused or died; what it serves is then unknown and it must be stopped.
@@ -144,8 +145,8 @@ class ModelServer:
                 await _post(client, "/collective_rpc", body={"method": "load_weights_from", "args": [str(weights)]})
                 await _post(client, "/resume")
             except httpx.HTTPError as error:
-                raise ModelError(f"publishing version {version} to {self.base_url}: {error!r}") from error
-        self.version = version
+                raise ModelError(f"publishing {weights} to {self.base_url}: {error!r}") from error
+        self.model, self.version = weights, version
 
     async def _until_healthy(self) -> None:
         deadline = time.monotonic() + self.settings.start_deadline_s

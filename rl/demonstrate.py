@@ -7,9 +7,10 @@ finds the element that the next move names, and replies in the policy's own form
 import asyncio
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from policy.agent import AgentSettings, roll_out
 from policy.blobs import BlobStore
@@ -23,6 +24,8 @@ from sites.contract import GoldTask, Move, gold_tasks
 from sites.server import PracticeServer
 
 logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 _LINE = re.compile(r"^<[^>]+> (?P<name>.*?) \[(?P<mark>\d+)\]")
 _BELOW = "... (page continues below)"
@@ -107,23 +110,38 @@ def scripts(sites: Sequence[str], worlds: Sequence[int]) -> Iterator[Script]:
 
 async def collect(folder: Path, blobs: BlobStore, sites: Sequence[str], worlds: Sequence[int]) -> list[Trajectory]:
     """The records of all scripts, kept as JSON files in `folder`: those that are there already aren't acted again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = list(scripts(sites, worlds))
-    queue = iter([script for script in wanted if not (folder / f"{script.name}.json").exists()])
     with PracticeServer() as practice:
         async with Browser(BrowserSettings(), blobs) as browser:
 
-            async def act() -> None:
-                for script in queue:
-                    website = Website(
-                        name=script.site, url=f"practice:{script.site}", description=SITES[script.site].description
-                    )
-                    record = await demonstrate(
-                        script.task, script.moves, website, script.name, browser=browser, practice=practice
-                    )
-                    (folder / f"{script.name}.json").write_text(record.model_dump_json())
+            async def act(script: Script) -> Trajectory:
+                site = practice_website(script.site)
+                return await demonstrate(
+                    script.task, script.moves, site, script.name, browser=browser, practice=practice
+                )
 
-            async with asyncio.TaskGroup() as group:
-                for _ in range(EPISODES_AT_ONCE):
-                    group.create_task(act())
-    return [Trajectory.model_validate_json((folder / f"{script.name}.json").read_text()) for script in wanted]
+            wanted = {script.name: script for script in scripts(sites, worlds)}
+            return await record(folder, wanted, act, EPISODES_AT_ONCE)
+
+
+def practice_website(site: str) -> Website:
+    """A practice site as the website of a task."""
+    return Website(name=site, url=f"practice:{site}", description=SITES[site].description)
+
+
+async def record(
+    folder: Path, wanted: Mapping[str, Item], act: Callable[[Item], Awaitable[Trajectory]], at_once: int
+) -> list[Trajectory]:
+    """The records of all that is wanted, by name; those that lie in `folder` already aren't acted again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {name: folder / f"{name}.json" for name in wanted}
+    queue = iter([name for name, file in files.items() if not file.exists()])
+
+    async def work() -> None:
+        for name in queue:  # shared: each name goes to exactly one worker
+            trajectory = await act(wanted[name])
+            files[name].write_text(trajectory.model_dump_json())
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(work())
+    return [Trajectory.model_validate_json(file.read_text()) for file in files.values()]

@@ -22,6 +22,9 @@ from rl.model import open_picture
 from rl.selection import Sample
 
 REASONS = {True: "as the task asks.", False: "not as the task asks."}
+SUCCESS_SHARE = 0.4
+"""Share of successes among the judge's lessons: fewer than half, since a false success is what spoils learning."""
+MAX_SEEN_CHARS = 80
 END_OF_TURN = "<|im_end|>"
 
 
@@ -52,48 +55,96 @@ def _reply(step: Step) -> str:
     return f"Thought: {page}. {step.thought}\nAction: {policy.prompt.action_text(step.action, name)}"
 
 
-def judge_lessons(attempts: Sequence[Trajectory], blobs: BlobStore, processor: Any, seed: int) -> list[Sample]:
-    """As many true successes as failures: near misses, attempts cut short, and answers to another task."""
+def judge_lessons(
+    attempts: Sequence[Trajectory],
+    practised: Sequence[Trajectory],
+    blobs: BlobStore,
+    processor: Any,
+    count: int,
+    seed: int,
+) -> list[Sample]:
+    """`count` judged attempts, or fewer: successes, a policy's own failures, and scripted ones in equal numbers.
+
+    Args:
+        attempts: Demonstrations: solutions and near misses.
+        practised: A policy's own attempts.
+        blobs: Their screenshots.
+        processor: The model's.
+        count: Lessons wanted.
+        seed: Of the choice.
+    """
     rng = random.Random(seed)
-    successes = [attempt for attempt in attempts if ground_truth(attempt)]
-    failures = [attempt for attempt in attempts if ground_truth(attempt) is False]
-    failures += list(_misjudged(successes, rng))
-    count = min(len(successes), len(failures))
-    chosen = [(True, a) for a in rng.sample(successes, count)] + [(False, a) for a in rng.sample(failures, count)]
+    successes = [attempt for attempt in (*attempts, *practised) if ground_truth(attempt)]
+    own = [attempt for attempt in practised if ground_truth(attempt) is False]
+    answered = [attempt for attempt in own if attempt.answer is not None]  # the hard ones; the others gave up
+    given_up = [attempt for attempt in own if attempt.answer is None]
+    scripted = [attempt for attempt in attempts if ground_truth(attempt) is False]
+    scripted += list(_misjudged(successes, rng))
+    num_successes = round(count * SUCCESS_SHARE)
+    num_own = (count - num_successes) // 2
+    failures = _some(answered, num_own, rng)
+    failures += _some(given_up, (num_own - len(failures)) // 2, rng)
+    failures += _some(scripted, count - num_successes - len(failures), rng)
+    chosen = [(True, attempt) for attempt in _some(successes, num_successes, rng)]
+    chosen += [(False, attempt) for attempt in failures]
     rng.shuffle(chosen)
     return [_judged(attempt, success, blobs, processor) for success, attempt in chosen]
 
 
+def _some(attempts: Sequence[Trajectory], count: int, rng: random.Random) -> list[Trajectory]:
+    return rng.sample(attempts, min(count, len(attempts)))
+
+
 def _misjudged(successes: Sequence[Trajectory], rng: random.Random) -> Iterator[Trajectory]:
-    """Failures made from successes: the same attempt at another task of its kind, or ended a page too early."""
+    """Failures made from successes: the same attempt at another task of its world, or ended before its last deed."""
     kinds: dict[str, list[Trajectory]] = defaultdict(list)
     for attempt in successes:
         kinds[_kind(attempt)].append(attempt)
     for attempt in successes:
-        others = [o for o in kinds[_kind(attempt)] if o.task.instruction != attempt.task.instruction]
-        if others:
-            yield attempt.model_copy(update={"task": rng.choice(others).task})
-        if len(attempt.steps) > 1:
-            cut = rng.randrange(1, len(attempt.steps))
-            early = {"steps": attempt.steps[:cut], "final": attempt.steps[cut - 1].observation}
+        swapped = [attempt.model_copy(update={"task": other.task}) for other in kinds[_kind(attempt)]]
+        wrong = [other for other in swapped if ground_truth(other) is False]  # two wordings may want the same
+        if wrong:
+            yield rng.choice(wrong)
+        if len(attempt.steps) > 2:
+            cut = rng.randrange(1, len(attempt.steps) - 1)  # the last step only answers
+            early = {"steps": attempt.steps[:cut], "final": attempt.steps[cut].observation, "final_state": None}
             yield attempt.model_copy(update=early | {"answer": rng.choice(["done", None])})
 
 
 def _kind(attempt: Trajectory) -> str:
-    site, _, name = (attempt.task.gold_id or "//").split("/", 2)
-    return f"{site}/{name.rpartition('-')[0]}"
+    """Site, world and kind of its task."""
+    return (attempt.task.gold_id or "").rpartition("-")[0]
 
 
 def _judged(attempt: Trajectory, success: bool, blobs: BlobStore, processor: Any) -> Sample:
     settings = JudgeSettings()
     pictures = [blobs.get(name) for name in last_screenshots(attempt, settings.num_screenshots)]
-    page = attempt.final.title.rpartition(" - ")[0] if attempt.final else "unknown"
     said = attempt.answer if attempt.answer is not None else "missing"
-    reason = f"The page is {page}, the answer is {said}: {REASONS[success]}"
+    page = attempt.final.title.rpartition(" - ")[0] if attempt.final else "unknown"
+    seen = evidence(attempt) or "nothing"
+    reason = f"The page is {page}, it shows {seen}, the answer is {said}: {REASONS[success]}"
     reply = f"Reason: {reason}\nVerdict: {'success' if success else 'failure'}"
     return encode(
         evaluator.judge.render(attempt, pictures, settings), reply, blobs, processor, name=f"{attempt.id}#judge"
     )
+
+
+def evidence(attempt: Trajectory) -> str:
+    """The line of the final page that says most about the task: one that holds the answer, if any does.
+
+    Among those, the line that shares most words with the instruction; empty if none shares any.
+    """
+    lines = attempt.final.listing.splitlines() if attempt.final else []
+    wanted = {word for word in _words(attempt.task.instruction) if len(word) > 3 or not word.islower()}
+    answer = _words(attempt.answer or "")
+    holding = [line for line in lines if answer and answer <= _words(line)]
+    best = max(holding or lines, key=lambda line: len(wanted & _words(line)), default="")
+    return best[:MAX_SEEN_CHARS] if holding or wanted & _words(best) else ""
+
+
+def _words(text: str) -> set[str]:
+    """Words and numbers of a text, without the marks of elements."""
+    return set(re.findall(r"\w+(?:[.-]\w+)*", re.sub(r"\[\d+\]", "", text)))
 
 
 def proposer_lessons(attempts: Iterable[Trajectory], blobs: BlobStore, processor: Any) -> Iterator[Sample]:

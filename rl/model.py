@@ -128,7 +128,12 @@ def load_model(directory: Path, settings: LearnerSettings, *, train_vision: bool
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network: Any = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.bfloat16)
+    network: Any = AutoModelForImageTextToText.from_pretrained(
+        directory,
+        dtype=torch.bfloat16,
+        # On CPU torch's fused attention is the slower one: a third of an update's time (measured at 400 tokens).
+        attn_implementation="sdpa" if device == "cuda" else "eager",
+    )
     network.to(device)
     network.requires_grad_(False)
     if settings.lora_rank is not None:

@@ -42,6 +42,7 @@ from rl.demonstrate import collect
 from rl.learner import LearnerSettings, train
 from rl.lessons import judge_lessons, policy_lessons, proposer_lessons
 from rl.model import load_model
+from rl.practise import practise
 from rl.selection import Sample
 
 logger = logging.getLogger(__name__)
@@ -72,13 +73,17 @@ class Recipe(BaseModel):
     """Of the choice of lessons, their order, and the first LoRA matrices."""
     sites: tuple[str, ...] = ("shop", "forum")
     """Practice sites demonstrated; the others stay unseen."""
-    worlds: tuple[int, ...] = (9000, 9001, 9002, 9003, 9004)
+    worlds: tuple[int, ...] = tuple(range(9000, 9010))
     """Numbers of the training worlds demonstrated."""
-    num_policy_lessons: int = Field(default=600, ge=1)
+    practised_worlds: tuple[int, ...] = tuple(range(9020, 9026))
+    """Numbers of the training worlds on whose gold tasks the new policy tries itself, for the judge to learn from."""
+    practised_temperature: float = Field(default=0.7, ge=0)
+    """Sampling temperature there."""
+    num_policy_lessons: int = Field(default=1000, ge=1)
     """Steps of demonstrations for the policy: few, so that there is room to learn."""
-    num_judge_lessons: int = Field(default=600, ge=1)
-    """Judged attempts for the judge, half of them failures."""
-    num_proposer_lessons: int = Field(default=120, ge=1)
+    num_judge_lessons: int = Field(default=1000, ge=1)
+    """Judged attempts for the judge."""
+    num_proposer_lessons: int = Field(default=200, ge=1)
     """Pages with a task for the proposer."""
     policy: LearnerSettings = LearnerSettings(lr=4e-4, batch_size=4, lora_rank=16, lora_alpha=32)
     """Training of the policy's parts."""
@@ -97,10 +102,7 @@ def build(out: Path, parts: Path = PARTS) -> None:
         work = Path(scratch)
         build_base(work / "base", work)
         for name in ("policy", "frozen"):
-            network = AutoModelForImageTextToText.from_pretrained(work / "base", dtype=torch.bfloat16)
-            merged = PeftModel.from_pretrained(network, str(parts / name)).merge_and_unload()
-            merged.save_pretrained(work / "made" / name)
-            AutoProcessor.from_pretrained(work / "base").save_pretrained(work / "made" / name)
+            merge(work / "base", parts / name, work / "made" / name)
         for role in ("judge", "proposer"):
             (work / "made" / role).symlink_to("frozen")
         facts = {
@@ -111,6 +113,13 @@ def build(out: Path, parts: Path = PARTS) -> None:
         if out.exists():
             shutil.rmtree(out)
         (work / "made").rename(out)
+
+
+def merge(base: Path, part: Path, out: Path) -> None:
+    """The base model with a trained part merged in, in Hugging Face layout at `out`."""
+    network = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.bfloat16)
+    PeftModel.from_pretrained(network, str(part)).merge_and_unload().save_pretrained(out)
+    AutoProcessor.from_pretrained(base).save_pretrained(out)
 
 
 def build_base(out: Path, scratch: Path) -> None:
@@ -176,7 +185,7 @@ def make_parts(
 ) -> dict[str, dict[str, float]]:
     """Train the starter's parts from scratch: demonstrate, teach, save to `parts`; the learner's metrics per part.
 
-    `work` keeps base model and demonstrations: a second call goes on from there.
+    `work` keeps base model, demonstrations and the policy's own attempts: a second call goes on from there.
     """
     base = work / "base"
     work.mkdir(parents=True, exist_ok=True)
@@ -185,24 +194,35 @@ def make_parts(
     blobs = BlobStore(work / "blobs")
     attempts = asyncio.run(collect(work / "demonstrations", blobs, recipe.sites, recipe.worlds))
     teach = {"policy": _teach_policy, "frozen": _teach_frozen}
-    return {name: teach[name](base, attempts, blobs, recipe, parts) for name in names}
+    return {name: teach[name](work, attempts, blobs, recipe, parts) for name in names}
 
 
 def _teach_policy(
-    base: Path, attempts: Sequence[Trajectory], blobs: BlobStore, recipe: Recipe, parts: Path
+    work: Path, attempts: Sequence[Trajectory], blobs: BlobStore, recipe: Recipe, parts: Path
 ) -> dict[str, float]:
-    processor = AutoProcessor.from_pretrained(base)
+    processor = AutoProcessor.from_pretrained(work / "base")
     lessons = _some(policy_lessons(attempts, blobs, processor), recipe.num_policy_lessons, recipe.seed)
-    return _teach(base, lessons, blobs, recipe.policy, parts / "policy")
+    return _teach(work / "base", lessons, blobs, recipe.policy, parts / "policy")
 
 
 def _teach_frozen(
-    base: Path, attempts: Sequence[Trajectory], blobs: BlobStore, recipe: Recipe, parts: Path
+    work: Path, attempts: Sequence[Trajectory], blobs: BlobStore, recipe: Recipe, parts: Path
 ) -> dict[str, float]:
-    processor = AutoProcessor.from_pretrained(base)
-    lessons = _some(judge_lessons(attempts, blobs, processor, recipe.seed), recipe.num_judge_lessons, recipe.seed)
+    processor = AutoProcessor.from_pretrained(work / "base")
+    practised = _practise(work, blobs, recipe, parts / "policy")
+    lessons = judge_lessons(attempts, practised, blobs, processor, recipe.num_judge_lessons, recipe.seed)
     lessons += _some(proposer_lessons(attempts, blobs, processor), recipe.num_proposer_lessons, recipe.seed)
-    return _teach(base, lessons, blobs, recipe.frozen, parts / "frozen")
+    return _teach(work / "base", lessons, blobs, recipe.frozen, parts / "frozen")
+
+
+def _practise(work: Path, blobs: BlobStore, recipe: Recipe, part: Path) -> list[Trajectory]:
+    """The new policy's own attempts; another policy's are kept apart from them."""
+    folder = work / f"practised-{_sha256(part / 'adapter_model.safetensors')[:12]}"
+    with tempfile.TemporaryDirectory(dir=work) as scratch:
+        merge(work / "base", part, Path(scratch))
+        return asyncio.run(
+            practise(Path(scratch), folder, blobs, recipe.sites, recipe.practised_worlds, recipe.practised_temperature)
+        )
 
 
 def _some(lessons: Iterable[Sample], count: int, seed: int) -> list[Sample]:

@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+import evaluator.judge
 from evaluator.verdict import Judgement
 from launch import config as configs
 from launch import inbox, stages
@@ -20,6 +21,7 @@ from policy.server import ModelServer, ServerSettings
 from policy.trajectory import Observation, Outcome, Step, Trajectory
 from proposer.generate import ModelError, Prompt, Response, Sampling
 from proposer.task import Task, Website
+from tests.fake_models import FakeModelServer, quick_answers
 
 SHOP = Website(name="shop", url="practice:shop")
 NUM_TASKS = 24
@@ -193,3 +195,27 @@ async def test_an_empty_selection_seals_a_manifest_and_trains_nothing(team: Team
 def test_a_seed_depends_on_the_run_and_on_what_it_is_for(team: Team) -> None:
     assert team.seed(1, "worlds") == team.seed(1, "worlds")
     assert len({team.seed(k, what) for k in (1, 2) for what in ("worlds", "selection")}) == 4
+
+
+@pytest.mark.asyncio
+async def test_roles_that_take_turns_are_loaded_when_their_turn_comes_and_only_then(tmp_path: Path) -> None:
+    starter = tmp_path / "starter"
+    for name in ("policy", "frozen"):
+        (starter / name).mkdir(parents=True)
+        (starter / name / "config.json").write_text("{}")
+    for role in ("judge", "proposer"):
+        (starter / role).symlink_to("frozen")
+    with FakeModelServer(quick_answers) as server, Ledger(tmp_path) as ledger:
+        settings = [f"run.runs_dir={tmp_path}", f"serving.base_url={server.url}", f"model.starter={starter}"]
+        config = configs.load("quickstart", settings)
+        assert config.served_apart == ()
+        with Tracker(tmp_path, config.tracking.model_copy(update={"wandb": "off"}), {}) as tracker:
+            team = make_team(config, ledger, tracker, lambda *_: None, asyncio.Event())
+            weights = WeightsRow(0, None, -1, str(starter / "policy"))
+            await team.serve(weights)
+            for role in ("proposer", "judge", "judge"):
+                reply = await (await team.model(role))(Prompt(evaluator.judge.SYSTEM, ("?",)), Sampling())
+                assert "Verdict" in reply.text
+            await team.serve(weights)
+            await team.serve(weights)
+    assert [Path(path).name for path in server.published] == ["policy", "frozen", "policy"]

@@ -81,6 +81,41 @@ def test_malformed_replies_say_what_was_expected(reply: str, complaint: str) -> 
     assert complaint in parsed.malformed
 
 
+def element(mark: int, name: str) -> Element:
+    return Element(mark=mark, tag="a", name=name, box=(0, 0, 10, 10))
+
+
+@pytest.mark.parametrize(
+    ("action", "mark"),
+    [
+        ("Click Returns [2]", 2),
+        ("Click Returns [8]", 2),
+        ("Click returns", 2),
+        ("Click Copper  Kettle [2]", 1),
+        ("Click No such thing [1]", 1),
+        ("Click [3]", 3),
+        ("Click Details [4]", 4),
+        ("Click Cart (5)", 5),
+    ],
+)
+def test_a_name_that_one_element_bears_decides_and_a_number_where_names_do_not(action: str, mark: int) -> None:
+    names = ["Copper Kettle", "Returns", "Details", "Details", "Cart (5)"]
+    elements = [element(number, name) for number, name in enumerate(names, 1)]
+    assert parse(f"Action: {action}", elements).action == Action(kind=ActionKind.CLICK, mark=mark)
+
+
+def test_a_name_finds_a_field_and_leaves_the_text_as_it_is() -> None:
+    typed = Action(kind=ActionKind.TYPE, mark=6, text="blue [mug]; 2")
+    for target in ("Search [6]", "Search [9]", "Search"):
+        assert parse(f"Action: Type {target}; blue [mug]; 2", [element(6, "Search")]).action == typed
+
+
+def test_an_ambiguous_name_without_its_number_is_told() -> None:
+    reply = parse("Action: Click Details [7]", [element(1, "Details"), element(2, "Details")])
+    assert reply.action is None
+    assert "2 elements are named Details" in reply.malformed
+
+
 def test_the_prompt_holds_page_history_notice_and_task_in_this_order() -> None:
     text = render("Buy it", OBSERVATION, ["Click [Home]"], None).parts[0]
     places = [

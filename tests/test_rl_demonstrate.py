@@ -9,10 +9,10 @@ from evaluator.truth import ground_truth
 from policy.blobs import BlobStore
 from policy.browser import Browser
 from policy.prompt import parse
-from policy.trajectory import Outcome
-from proposer.task import Website
+from policy.trajectory import Observation, Outcome, Trajectory
+from proposer.task import Task, Website
 from rl.demonstrate import DemonstrationError, demonstrate, find_mark
-from rl.lessons import judge_lessons, policy_lessons, proposer_lessons, shows_names
+from rl.lessons import evidence, judge_lessons, policy_lessons, proposer_lessons, shows_names
 from sites.catalogue import SITES
 from sites.contract import Move, gold_tasks
 from sites.server import PracticeServer
@@ -50,8 +50,13 @@ async def test_lessons_are_what_each_role_is_to_say(browser: Browser, blobs: Blo
     for lesson, step in zip(steps, attempts[0].steps, strict=True):
         said = processor.tokenizer.decode(lesson.token_ids, skip_special_tokens=True)
         assert parse(said).action == step.action
-    verdicts = [processor.tokenizer.decode(lesson.token_ids) for lesson in judge_lessons(attempts, blobs, processor, 0)]
-    assert sum("success" in verdict for verdict in verdicts) == sum("failure" in verdict for verdict in verdicts) == 1
+    verdicts = [
+        processor.tokenizer.decode(lesson.token_ids)
+        for lesson in judge_lessons(attempts[:2], attempts[2:], blobs, processor, count=5, seed=0)
+    ]
+    assert sum("success" in verdict for verdict in verdicts) == 1
+    assert sum("failure" in verdict for verdict in verdicts) >= 2
+    assert all("The page is Cart" in verdict for verdict in verdicts if "success" in verdict)
     proposals = [
         processor.tokenizer.decode(lesson.token_ids) for lesson in proposer_lessons(attempts, blobs, processor)
     ]
@@ -72,6 +77,21 @@ def test_a_mark_is_found_by_the_whole_name() -> None:
     assert find_mark(listing, "Sort by") == 9
     assert find_mark(listing, "Cart (2)") == 4
     assert find_mark(listing, "Copper") is None
+
+
+def at_the_end(instruction: str, answer: str | None, listing: str) -> Trajectory:
+    page = Observation(url="http://x/", title="Kitchen - Shop", elements=(), listing=listing, screenshot="0" * 64)
+    task = Task(website=Website(name="shop", url="practice:shop"), instruction=instruction, world="train-1")
+    return Trajectory(id="t", task=task, steps=(), outcome=Outcome.FINISHED, answer=answer, final=page)
+
+
+def test_evidence_is_the_line_with_the_answer_that_speaks_of_the_task_else_the_one_closest_to_it() -> None:
+    page = "<a> Copper Lamp [1]  $12.50\n<a> Copper Kettle [2]  $12.50\n3 products"
+    assert evidence(at_the_end("What does the Copper Kettle cost?", "$12.50", page)) == "<a> Copper Kettle [2]  $12.50"
+    assert evidence(at_the_end("How many products are there?", "3", page)) == "3 products"
+    assert evidence(at_the_end("Open the Copper Lamp.", "done", page)) == "<a> Copper Lamp [1]  $12.50"
+    assert evidence(at_the_end("What does the Copper Kettle cost?", "$99", page)) == "<a> Copper Kettle [2]  $12.50"
+    assert evidence(at_the_end("Clear the cart.", "done", "nothing here")) == ""
 
 
 def test_a_page_is_proposed_from_only_if_it_shows_every_name() -> None:

@@ -1,0 +1,59 @@
+"""A model's own attempts at gold tasks of training worlds: what the judge is taught to tell apart.
+
+Scripted failures are not the failures of a policy, which answers confidently from the wrong page or stops a step early.
+Here a policy acts, ground truth says how it went, and rl/lessons.py makes lessons of it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from policy.agent import AgentSettings, roll_out
+from policy.blobs import BlobStore
+from policy.browser import Browser, BrowserSettings
+from policy.server import ModelServer, ServerSettings
+from policy.trajectory import Trajectory
+from proposer.generate import Sampling
+from proposer.task import Task
+from rl.demonstrate import practice_website, record
+from sites.catalogue import SITES
+from sites.contract import GoldTask, gold_tasks
+from sites.server import PracticeServer
+
+EPISODES_AT_ONCE = 8
+SETTINGS = AgentSettings(max_steps=7, max_tokens=64)
+
+
+async def practise(
+    model: Path, folder: Path, blobs: BlobStore, sites: Sequence[str], worlds: Sequence[int], temperature: float
+) -> list[Trajectory]:
+    """One attempt of a model at every gold task of these training worlds, kept as JSON files in `folder`."""
+    server = ModelServer(ServerSettings(), model, folder.parent / "vllm.log")
+    with PracticeServer() as practice:
+        async with server, Browser(BrowserSettings(), blobs) as browser:
+
+            async def act(gold: GoldTask) -> Trajectory:
+                site, world, _ = gold.id.split("/")
+                task = Task(
+                    website=practice_website(site),
+                    instruction=gold.instruction,
+                    world=world,
+                    source="gold",
+                    gold_id=gold.id,
+                )
+                return await roll_out(
+                    task,
+                    gold.id.replace("/", "_"),
+                    browser=browser,
+                    practice=practice,
+                    generate=server.generate(),
+                    settings=SETTINGS,
+                    sampling=Sampling(temperature, SETTINGS.max_tokens),
+                )
+
+            wanted = {
+                gold.id.replace("/", "_"): gold
+                for site in sites
+                for number in worlds
+                for gold in gold_tasks(SITES[site], f"train-{number}")
+            }
+            return await record(folder, wanted, act, EPISODES_AT_ONCE)
