@@ -23,6 +23,9 @@ Reply with one short reason and one verdict:
 Reason: why
 Verdict: success | failure | undecided"""
 
+VOTE_TEMPERATURE = 0.7
+"""Of votes after the first, and of replies asked for again."""
+
 _VERDICT = re.compile(r"^\s*verdict\s*:\s*[\[*\"']*(success|failure|undecided)[\]*\"'.]*\s*$", re.I | re.M)
 
 
@@ -39,8 +42,11 @@ class JudgeSettings(BaseModel):
     """Last actions shown, in words, without the thoughts."""
     max_tokens: int = Field(default=64, ge=8)
     """Tokens of the judge's reply."""
+    num_votes: int = Field(default=1, ge=1)
+    """Votes that a success needs, all of them: the first is greedy, the others are sampled. One vote against it leaves
+    the verdict undecided. Other verdicts need one vote: a false success is what spoils learning."""
     tries: int = Field(default=2, ge=1)
-    """Times an off-menu reply is asked for again before the verdict is undecided."""
+    """Replies asked for, for one vote, before it is undecided."""
 
 
 def render(trajectory: Trajectory, pictures: Sequence[bytes], settings: JudgeSettings) -> Prompt:
@@ -102,14 +108,24 @@ async def judge(
     """
     pictures = [blobs.get(blob) for blob in last_screenshots(trajectory, settings.num_screenshots)]
     prompt = render(trajectory, pictures, settings)
-    judgement, reason = Judgement.UNDECIDED, "no reply held a verdict"
-    for attempt in range(settings.tries):
-        # The first reply is greedy; asked again, the same words would come back.
-        sampling = Sampling(temperature=0.0 if attempt == 0 else 0.7, max_tokens=settings.max_tokens, seed=attempt)
-        parsed = parse((await generate(prompt, sampling)).text)
-        if parsed is not None:
-            judgement, reason = parsed
+    judgement, reason = await _ask(generate, prompt, settings, vote=0)
+    for vote in range(1, settings.num_votes):
+        if judgement is not Judgement.SUCCESS:
             break
+        again, doubt = await _ask(generate, prompt, settings, vote)
+        if again is not Judgement.SUCCESS:
+            judgement, reason = Judgement.UNDECIDED, f"{reason} Asked again: {doubt}"
     return Verdict(
         trajectory_id=trajectory.id, judgement=judgement, reason=reason, judge=name, prompt_hash=prompt_hash(settings)
     )
+
+
+async def _ask(generate: Generate, prompt: Prompt, settings: JudgeSettings, vote: int) -> tuple[Judgement, str]:
+    """One vote; undecided if no try holds one."""
+    for attempt in range(settings.tries):
+        temperature = VOTE_TEMPERATURE if vote or attempt else 0.0  # greedy, the same words would come back
+        seed = vote * settings.tries + attempt
+        reply = await generate(prompt, Sampling(temperature, settings.max_tokens, seed))
+        if parsed := parse(reply.text):
+            return parsed
+    return Judgement.UNDECIDED, "no reply held a verdict"

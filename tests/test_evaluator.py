@@ -29,14 +29,17 @@ class Replies:
     def __init__(self, *replies: str) -> None:
         self.replies = list(replies)
         self.prompts: list[Prompt] = []
+        self.samplings: list[Sampling] = []
 
     async def __call__(self, prompt: Prompt, sampling: Sampling) -> Response:
         self.prompts.append(prompt)
+        self.samplings.append(sampling)
         return Response(self.replies.pop(0))
 
 
-async def ask(model: Replies, tmp_path: Path) -> Verdict:
-    return await judge(trajectory("t"), generate=model, blobs=BlobStore(tmp_path), settings=SETTINGS)
+async def ask(model: Replies, tmp_path: Path, num_votes: int = 1) -> Verdict:
+    settings = SETTINGS.model_copy(update={"num_votes": num_votes})
+    return await judge(trajectory("t"), generate=model, blobs=BlobStore(tmp_path), settings=settings)
 
 
 @pytest.mark.asyncio
@@ -50,6 +53,23 @@ async def test_an_off_menu_reply_is_asked_for_again(tmp_path: Path) -> None:
     model = Replies("It went well.", "Reason: no.\nVerdict: failure")
     assert (await ask(model, tmp_path)).judgement is Judgement.FAILURE
     assert len(model.prompts) == 2
+
+
+@pytest.mark.asyncio
+async def test_a_success_needs_every_vote_and_a_failure_one(tmp_path: Path) -> None:
+    yes, no = "Reason: yes.\nVerdict: success", "Reason: no.\nVerdict: failure"
+    for replies, judgement, num_asked in (
+        ([yes, yes, yes], Judgement.SUCCESS, 3),
+        ([yes, yes, no], Judgement.UNDECIDED, 3),
+        ([yes, no], Judgement.UNDECIDED, 2),
+        ([no], Judgement.FAILURE, 1),
+    ):
+        model = Replies(*replies)
+        verdict = await ask(model, tmp_path, num_votes=3)
+        assert verdict.judgement is judgement
+        assert len(model.prompts) == num_asked
+        assert len({sampling.seed for sampling in model.samplings}) == num_asked
+        assert [sampling.temperature > 0 for sampling in model.samplings] == [False, True, True][:num_asked]
 
 
 @pytest.mark.asyncio
