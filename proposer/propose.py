@@ -46,6 +46,8 @@ class ProposerSettings(BaseModel):
     """Shorter instructions are rejected."""
     max_words: int = Field(default=60, ge=1)
     """Longer instructions are rejected."""
+    grounded: bool = False
+    """Reject instructions with a proper name that the page doesn't show; for proposers that make names up."""
 
 
 @dataclass(slots=True)
@@ -55,7 +57,7 @@ class Proposals:
     tasks: list[Task] = field(default_factory=list)
     num_proposed: int = 0
     rejections: Counter[str] = field(default_factory=Counter)
-    """Reason -> count: malformed, too_short, too_long, duplicate, held_out."""
+    """Reason -> count: malformed, too_short, too_long, ungrounded, duplicate, held_out."""
 
 
 def render(website: Website, look: Look, settings: ProposerSettings) -> Prompt:
@@ -75,6 +77,15 @@ def parse(reply: str) -> list[str] | None:
     if not isinstance(tasks, list) or not tasks or not all(isinstance(task, str) for task in tasks):
         return None
     return [" ".join(task.split()) for task in tasks]
+
+
+def shows_names(page: str, instruction: str) -> bool:
+    """Whether every proper name (capitalised words after the first word) of an instruction stands on the page.
+
+    What is quoted may be something to write, which no page shows yet.
+    """
+    names = re.findall(r"(?<=\s)[A-Z][\w-]*(?: [A-Z][\w-]*)*", re.sub(r"[\"“].*?[\"”]", "", instruction))
+    return all(name in page for name in names)
 
 
 def normal(instruction: str) -> str:
@@ -118,14 +129,18 @@ async def propose(
     seeds = iter(random.Random(seed).sample(range(2**31), int(num_tasks * settings.max_calls_per_task)))
     pages = itertools.cycle(looks)
     while len(found.tasks) < num_tasks and (batch := list(itertools.islice(seeds, CALLS_AT_ONCE))):
-        prompts = [render(website, next(pages), settings) for _ in batch]
+        shown = list(itertools.islice(pages, len(batch)))
+        prompts = [render(website, look, settings) for look in shown]
         samplings = [Sampling(settings.temperature, settings.max_tokens, call_seed) for call_seed in batch]
         replies = await asyncio.gather(*map(generate, prompts, samplings))
-        for instruction in itertools.chain.from_iterable(parse(reply.text) or [""] for reply in replies):
+        written = [
+            (look, task) for look, reply in zip(shown, replies, strict=True) for task in parse(reply.text) or [""]
+        ]
+        for look, instruction in written:
             if len(found.tasks) == num_tasks:
                 break
             found.num_proposed += 1
-            if reason := gate.reject(instruction):
+            if reason := gate.reject(instruction, look):
                 found.rejections[reason] += 1
             else:
                 found.tasks.append(Task(website=website, instruction=instruction, world=world))
@@ -138,7 +153,7 @@ class _Gate:
     held_out: set[str]
     settings: ProposerSettings
 
-    def reject(self, instruction: str) -> str:
+    def reject(self, instruction: str, look: Look) -> str:
         """Why an instruction isn't kept; empty if it is, and then it counts as taken."""
         key, num_words = normal(instruction), len(instruction.split())
         if not instruction:
@@ -147,6 +162,8 @@ class _Gate:
             return "too_short"
         if num_words > self.settings.max_words:
             return "too_long"
+        if self.settings.grounded and not shows_names(f"{look.title}\n{look.listing}", instruction):
+            return "ungrounded"
         if key in self.held_out:
             return "held_out"
         if key in self.taken:

@@ -17,7 +17,7 @@ from policy.blobs import BlobStore
 from policy.trajectory import Step, Trajectory
 from proposer.generate import Prompt
 from proposer.look import Look
-from proposer.propose import ProposerSettings
+from proposer.propose import ProposerSettings, shows_names
 from rl.model import open_picture
 from rl.selection import Sample
 
@@ -161,12 +161,6 @@ def proposer_lessons(attempts: Iterable[Trajectory], blobs: BlobStore, processor
             reply = json.dumps({"tasks": [instruction]})
             prompt = proposer.propose.render(attempt.task.website, look, settings)
             yield encode(prompt, reply, blobs, processor, name=f"{attempt.id}#propose")
-
-
-def shows_names(listing: str, instruction: str) -> bool:
-    """Whether every proper name (capitalised words after the first word) of an instruction stands on the page."""
-    names = re.findall(r"(?<=\s)[\"'“]?([A-Z][\w-]*(?: [A-Z][\w-]*)*)", instruction)
-    return all(name in listing for name in names)
 
 
 def encode(

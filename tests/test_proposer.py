@@ -7,7 +7,7 @@ import pytest
 
 from proposer.generate import Generate, ModelError, Prompt, Response, Sampling
 from proposer.look import Look
-from proposer.propose import Proposals, ProposerSettings, normal, parse, propose, render
+from proposer.propose import Proposals, ProposerSettings, normal, parse, propose, render, shows_names
 from tests.makers import SHOP
 
 LOOK = Look("http://shop.test/", "Shop", "Copper Kettle", "<a> Copper Kettle [1]", b"jpeg")
@@ -50,6 +50,22 @@ async def test_every_rejection_is_counted_with_its_reason() -> None:
     assert found.rejections["held_out"] == 1
     assert found.rejections["too_long"] == 1
     assert found.num_proposed == len(found.tasks) + sum(found.rejections.values())
+
+
+def test_a_page_shows_every_name_of_an_instruction_or_it_does_not() -> None:
+    assert shows_names("<a> Copper Kettle [1]", "Open the page of the Copper Kettle.")
+    assert not shows_names("<a> Copper Lamp [1]", "Open the page of the Copper Kettle.")
+    assert shows_names("<a> Copper Lamp [1]", 'Review the Copper Lamp: "Very Handy".')
+
+
+@pytest.mark.asyncio
+async def test_where_asked_for_tasks_name_only_what_their_page_shows() -> None:
+    replies = [task("Open the Copper Kettle."), task("Open the Silver Spoon.")]
+    for grounded, num_kept in ((True, 1), (False, 2)):
+        settings = SETTINGS.model_copy(update={"grounded": grounded})
+        found = await propose(SHOP, "train-1", [LOOK], says(replies), num_tasks=2, settings=settings, seed=1)
+        assert len(found.tasks) == num_kept
+        assert found.rejections["ungrounded"] == 2 - num_kept
 
 
 @pytest.mark.asyncio

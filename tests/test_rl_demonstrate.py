@@ -12,7 +12,7 @@ from policy.prompt import parse
 from policy.trajectory import Observation, Outcome, Trajectory
 from proposer.task import Task, Website
 from rl.demonstrate import DemonstrationError, demonstrate, find_mark
-from rl.lessons import evidence, judge_lessons, policy_lessons, proposer_lessons, shows_names
+from rl.lessons import evidence, judge_lessons, policy_lessons, proposer_lessons
 from sites.catalogue import SITES
 from sites.contract import Move, gold_tasks
 from sites.server import PracticeServer
@@ -92,8 +92,3 @@ def test_evidence_is_the_line_with_the_answer_that_speaks_of_the_task_else_the_o
     assert evidence(at_the_end("Open the Copper Lamp.", "done", page)) == "<a> Copper Lamp [1]  $12.50"
     assert evidence(at_the_end("What does the Copper Kettle cost?", "$99", page)) == "<a> Copper Kettle [2]  $12.50"
     assert evidence(at_the_end("Clear the cart.", "done", "nothing here")) == ""
-
-
-def test_a_page_is_proposed_from_only_if_it_shows_every_name() -> None:
-    assert shows_names("<a> Copper Kettle [1]", "Open the page of the Copper Kettle.")
-    assert not shows_names("<a> Copper Lamp [1]", "Open the page of the Copper Kettle.")
