@@ -130,16 +130,22 @@ def _judged(attempt: Trajectory, success: bool, blobs: BlobStore, processor: Any
 
 
 def evidence(attempt: Trajectory) -> str:
-    """The line of the final page that says most about the task: one that holds the answer, if any does.
+    """The line of the final page that says most about the task, and one that says what else it asks; or nothing.
 
-    Among those, the line that shares most words with the instruction; empty if none shares any.
+    A line that holds the answer comes first; among those, or else among all, the one that shares most words with the
+    instruction. The second line must share at least two of the words that the first doesn't hold.
     """
     lines = attempt.final.listing.splitlines() if attempt.final else []
     wanted = {word for word in _words(attempt.task.instruction) if len(word) > 3 or not word.islower()}
     answer = _words(attempt.answer or "")
     holding = [line for line in lines if answer and answer <= _words(line)]
-    best = max(holding or lines, key=lambda line: len(wanted & _words(line)), default="")
-    return best[:MAX_SEEN_CHARS] if holding or wanted & _words(best) else ""
+    first = max(holding or lines, key=lambda line: len(wanted & _words(line)), default="")
+    if not holding and not wanted & _words(first):
+        return ""
+    rest = wanted - _words(first)
+    second = max(lines, key=lambda line: len(rest & _words(line)))
+    seen = [first, second] if len(rest & _words(second)) > 1 else [first]
+    return " / ".join(line[:MAX_SEEN_CHARS] for line in seen)
 
 
 def _words(text: str) -> set[str]:

@@ -92,3 +92,7 @@ def test_evidence_is_the_line_with_the_answer_that_speaks_of_the_task_else_the_o
     assert evidence(at_the_end("Open the Copper Lamp.", "done", page)) == "<a> Copper Lamp [1]  $12.50"
     assert evidence(at_the_end("What does the Copper Kettle cost?", "$99", page)) == "<a> Copper Kettle [2]  $12.50"
     assert evidence(at_the_end("Clear the cart.", "done", "nothing here")) == ""
+    both = at_the_end(
+        "Which costs more, the Copper Kettle or the Silver Spoon?", "Copper Kettle", f"{page}\nSilver Spoon  $3"
+    )
+    assert evidence(both) == "<a> Copper Kettle [2]  $12.50 / Silver Spoon  $3"
