@@ -139,6 +139,8 @@ class EvaluationSettings(_Section):
     """Gold tasks on the unseen sites, the same ones every time."""
     every_rounds: int = Field(default=1, ge=1)
     """Measure after every so many rounds; round 0 and the last round are always measured."""
+    max_moves: int | None = Field(default=None, ge=2)
+    """Only gold tasks whose scripted solution has at most so many moves, the answer included; None: all."""
     first_world: int = Field(default=0, ge=0)
     """Number of the first held-out world used; another number, other worlds."""
 

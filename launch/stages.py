@@ -64,22 +64,28 @@ def spread(total: int, num_parts: int) -> list[int]:
     return [total // num_parts + (part < total % num_parts) for part in range(num_parts)]
 
 
-def measured_tasks(websites: Sequence[Website], num_tasks: int, first_world: int) -> list[Task]:
-    """Gold tasks on held-out worlds, spread evenly over the practice sites among the websites; always the same."""
+def measured_tasks(
+    websites: Sequence[Website], num_tasks: int, first_world: int, max_moves: int | None = None
+) -> list[Task]:
+    """Gold tasks on held-out worlds, spread evenly over the practice sites among the websites; always the same.
+
+    `max_moves` leaves out tasks with longer solutions.
+    """
     practised = [website for website in websites if website.practice_site is not None]
     shares = spread(num_tasks, len(practised)) if practised else []
     return [
         task
         for website, share in zip(practised, shares, strict=True)
-        for task in itertools.islice(_held_out(website, first_world), share)
+        for task in itertools.islice(_held_out(website, first_world, max_moves), share)
     ]
 
 
-def _held_out(website: Website, first_world: int) -> Iterable[Task]:
+def _held_out(website: Website, first_world: int, max_moves: int | None) -> Iterable[Task]:
     for number in itertools.count(first_world):
         world = f"heldout-{number}"
         for gold in gold_tasks(SITES[website.practice_site or ""], world):
-            yield Task(website=website, instruction=gold.instruction, world=world, source="gold", gold_id=gold.id)
+            if max_moves is None or len(gold.solution) <= max_moves:
+                yield Task(website=website, instruction=gold.instruction, world=world, source="gold", gold_id=gold.id)
 
 
 async def propose(team: Team, k: int) -> None:
@@ -138,10 +144,11 @@ async def _look(team: Team, website: Website, world: str | None, seed: int) -> l
 
 
 def _measured(team: Team, purpose: Purpose) -> list[Task]:
-    evaluation = team.config.evaluation
-    if purpose is Purpose.EVAL:
-        return measured_tasks(team.config.websites_of("train"), evaluation.num_tasks, evaluation.first_world)
-    return measured_tasks(team.config.websites_of("unseen"), evaluation.unseen_num_tasks, evaluation.first_world)
+    settings = team.config.evaluation
+    role, num_tasks = (
+        ("train", settings.num_tasks) if purpose is Purpose.EVAL else ("unseen", settings.unseen_num_tasks)
+    )
+    return measured_tasks(team.config.websites_of(role), num_tasks, settings.first_world, settings.max_moves)
 
 
 async def roll_out(team: Team, k: int) -> None:

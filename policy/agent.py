@@ -29,6 +29,9 @@ class AgentSettings(BaseModel):
 
     max_steps: int = Field(default=10, ge=1)
     """Steps after which an episode ends with outcome step_limit."""
+    max_repeats: int = Field(default=3, ge=2)
+    """An episode ends as stuck when the policy has said the same so many times in a row on a page that looked the same
+    each time (WebArena stops such episodes too)."""
     time_limit_s: float = Field(default=180.0, gt=0)
     """Seconds after which an episode ends with outcome time_limit."""
     history: int = Field(default=5, ge=0)
@@ -57,7 +60,7 @@ class Episode:
     answer: str | None = None
 
     async def run(self) -> Outcome:
-        """Step until an answer or the step limit. Raises ModelError and BrowserError."""
+        """Step until an answer, the step limit, or nothing new. Raises ModelError and BrowserError."""
         for _ in range(self.settings.max_steps):
             started = time.monotonic()
             observation = await self.tab.observe(self.notice)
@@ -65,7 +68,16 @@ class Episode:
             if action is not None and action.kind is ActionKind.ANSWER:
                 self.answer = action.text
                 return Outcome.FINISHED
+            if self.is_stuck():
+                return Outcome.STUCK
         return Outcome.STEP_LIMIT
+
+    def is_stuck(self) -> bool:
+        """Whether the last steps were all the same reply to the same screen; waiting may take as long as it takes."""
+        last = self.steps[-self.settings.max_repeats :]
+        said = {(step.response, step.observation.screenshot) for step in last}
+        waits = last[-1].action is not None and last[-1].action.kind is ActionKind.WAIT
+        return len(last) == self.settings.max_repeats and len(said) == 1 and not waits
 
     async def take_step(self, observation: Observation, observe_s: float) -> Action | None:
         """Ask the policy, act, and record; the action taken, None if the reply was malformed."""

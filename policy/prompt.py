@@ -121,7 +121,8 @@ def parse(response: str, elements: Sequence[Element] = ()) -> Reply:
 
     Args:
         response: What the policy said.
-        elements: The page's marked elements, among which names are looked up; without them only numbers count.
+        elements: The page's marked elements, among which names are looked up; without them only numbers count. A name
+            that no element bears is malformed if its number is another element's: acting on that would be chance.
     """
     cleaned = response.replace("**", "").strip()
     parts = re.split(r"^\s*action\s*:\s*", cleaned, maxsplit=1, flags=re.I | re.M)
@@ -140,16 +141,35 @@ def parse(response: str, elements: Sequence[Element] = ()) -> Reply:
     number = target["listed"] or target["bare"] or ""
     mark = int(number) if number.isdigit() else None
     name = (target["name"] or target["alone"] or "").strip()
-    if kind in _WITH_MARK and name:
-        bearers = [element.mark for element in elements if _same(element.name, name)]
-        if len(bearers) > 1 and mark not in bearers:
-            return Reply(thought, None, f"{len(bearers)} elements are named {name}: give the number of one")
-        mark = bearers[0] if len(bearers) == 1 else mark
+    if kind in _WITH_MARK and name and elements:
+        mark, complaint = _named(name, mark, elements)
+        if complaint:
+            return Reply(thought, None, complaint)
     return _checked(thought, kind, mark, target["text"].strip())
 
 
-def _same(name: str, other: str) -> bool:
-    return name.casefold().split() == other.casefold().split()
+def _named(name: str, mark: int | None, elements: Sequence[Element]) -> tuple[int | None, str]:
+    """The mark of the element meant, and a complaint where name and number don't say which that is.
+
+    An element bears a name that is its own, or else one that is part of its own or has its own as a part.
+    """
+    wanted = _words(name)
+    bearers = [e.mark for e in elements if _words(e.name) == wanted] or [
+        e.mark for e in elements if e.name and (wanted in _words(e.name) or _words(e.name) in wanted)
+    ]
+    if len(bearers) == 1:
+        return bearers[0], ""
+    if mark in bearers:
+        return mark, ""
+    if bearers:
+        return None, f"{len(bearers)} elements are named {name}: give the number of one"
+    marked = next((element.name for element in elements if element.mark == mark), "")
+    return (None, f"no element is named {name}, and [{mark}] is {marked}") if marked else (mark, "")
+
+
+def _words(name: str) -> str:
+    """A name as compared: case and spaces ignored, and only whole words are parts of it."""
+    return f" {' '.join(name.casefold().split())} "
 
 
 def _checked(thought: str, kind: ActionKind, mark: int | None, text: str) -> Reply:

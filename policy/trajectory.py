@@ -95,6 +95,8 @@ class Outcome(StrEnum):
     FINISHED = "finished"
     """The agent gave an answer."""
     STEP_LIMIT = "step_limit"
+    STUCK = "stuck"
+    """The agent said the same again and again on a page that stayed the same."""
     TIME_LIMIT = "time_limit"
     BLOCKED = "blocked"
     """The site refused the agent: CAPTCHA, 403, 429."""
@@ -108,7 +110,7 @@ class Outcome(StrEnum):
     @property
     def is_agents(self) -> bool:
         """Whether the agent's own behaviour ended the episode; only then may it reach a reward."""
-        return self in (Outcome.FINISHED, Outcome.STEP_LIMIT)
+        return self in (Outcome.FINISHED, Outcome.STEP_LIMIT, Outcome.STUCK)
 
 
 class Trajectory(_Record):

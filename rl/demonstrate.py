@@ -5,9 +5,11 @@ finds the element that the next move names, and replies in the policy's own form
 """
 
 import asyncio
+import contextlib
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +28,7 @@ from sites.server import PracticeServer
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
+Act = Callable[[Item], Awaitable[Trajectory]]
 
 _LINE = re.compile(r"^<[^>]+> (?P<name>.*?) \[(?P<mark>\d+)\]")
 _BELOW = "... (page continues below)"
@@ -110,17 +113,21 @@ def scripts(sites: Sequence[str], worlds: Sequence[int]) -> Iterator[Script]:
 
 async def collect(folder: Path, blobs: BlobStore, sites: Sequence[str], worlds: Sequence[int]) -> list[Trajectory]:
     """The records of all scripts, kept as JSON files in `folder`: those that are there already aren't acted again."""
-    with PracticeServer() as practice:
-        async with Browser(BrowserSettings(), blobs) as browser:
 
-            async def act(script: Script) -> Trajectory:
-                site = practice_website(script.site)
-                return await demonstrate(
-                    script.task, script.moves, site, script.name, browser=browser, practice=practice
-                )
+    @contextlib.asynccontextmanager
+    async def stage() -> AsyncIterator[Act[Script]]:
+        with PracticeServer() as practice:
+            async with Browser(BrowserSettings(), blobs) as browser:
 
-            wanted = {script.name: script for script in scripts(sites, worlds)}
-            return await record(folder, wanted, act, EPISODES_AT_ONCE)
+                async def act(script: Script) -> Trajectory:
+                    site = practice_website(script.site)
+                    return await demonstrate(
+                        script.task, script.moves, site, script.name, browser=browser, practice=practice
+                    )
+
+                yield act
+
+    return await record(folder, {script.name: script for script in scripts(sites, worlds)}, stage(), EPISODES_AT_ONCE)
 
 
 def practice_website(site: str) -> Website:
@@ -129,19 +136,20 @@ def practice_website(site: str) -> Website:
 
 
 async def record(
-    folder: Path, wanted: Mapping[str, Item], act: Callable[[Item], Awaitable[Trajectory]], at_once: int
+    folder: Path, wanted: Mapping[str, Item], stage: AbstractAsyncContextManager[Act[Item]], at_once: int
 ) -> list[Trajectory]:
-    """The records of all that is wanted, by name; those that lie in `folder` already aren't acted again."""
+    """The records of all that is wanted, by name; the stage is only set up for those that don't lie in `folder` yet."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {name: folder / f"{name}.json" for name in wanted}
-    queue = iter([name for name, file in files.items() if not file.exists()])
+    missing = iter([name for name, file in files.items() if not file.exists()])
 
-    async def work() -> None:
-        for name in queue:  # shared: each name goes to exactly one worker
+    async def work(act: Act[Item]) -> None:
+        for name in missing:  # shared: each name goes to exactly one worker
             trajectory = await act(wanted[name])
             files[name].write_text(trajectory.model_dump_json())
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(at_once):
-            group.create_task(work())
+    if not all(file.exists() for file in files.values()):
+        async with stage as act, asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(work(act))
     return [Trajectory.model_validate_json(file.read_text()) for file in files.values()]

@@ -4,7 +4,8 @@ Scripted failures are not the failures of a policy, which answers confidently fr
 Here a policy acts, ground truth says how it went, and rl/lessons.py makes lessons of it.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from policy.agent import AgentSettings, roll_out
@@ -14,7 +15,7 @@ from policy.server import ModelServer, ServerSettings
 from policy.trajectory import Trajectory
 from proposer.generate import Sampling
 from proposer.task import Task
-from rl.demonstrate import practice_website, record
+from rl.demonstrate import Act, practice_website, record
 from sites.catalogue import SITES
 from sites.contract import GoldTask, gold_tasks
 from sites.server import PracticeServer
@@ -27,33 +28,37 @@ async def practise(
     model: Path, folder: Path, blobs: BlobStore, sites: Sequence[str], worlds: Sequence[int], temperature: float
 ) -> list[Trajectory]:
     """One attempt of a model at every gold task of these training worlds, kept as JSON files in `folder`."""
-    server = ModelServer(ServerSettings(), model, folder.parent / "vllm.log")
-    with PracticeServer() as practice:
-        async with server, Browser(BrowserSettings(), blobs) as browser:
 
-            async def act(gold: GoldTask) -> Trajectory:
-                site, world, _ = gold.id.split("/")
-                task = Task(
-                    website=practice_website(site),
-                    instruction=gold.instruction,
-                    world=world,
-                    source="gold",
-                    gold_id=gold.id,
-                )
-                return await roll_out(
-                    task,
-                    gold.id.replace("/", "_"),
-                    browser=browser,
-                    practice=practice,
-                    generate=server.generate(),
-                    settings=SETTINGS,
-                    sampling=Sampling(temperature, SETTINGS.max_tokens),
-                )
+    @contextlib.asynccontextmanager
+    async def stage() -> AsyncIterator[Act[GoldTask]]:
+        server = ModelServer(ServerSettings(), model, folder.parent / "vllm.log")
+        with PracticeServer() as practice:
+            async with server, Browser(BrowserSettings(), blobs) as browser:
+                generate = server.generate()
 
-            wanted = {
-                gold.id.replace("/", "_"): gold
-                for site in sites
-                for number in worlds
-                for gold in gold_tasks(SITES[site], f"train-{number}")
-            }
-            return await record(folder, wanted, act, EPISODES_AT_ONCE)
+                async def act(gold: GoldTask) -> Trajectory:
+                    return await roll_out(
+                        _task(gold),
+                        _name(gold),
+                        browser=browser,
+                        practice=practice,
+                        generate=generate,
+                        settings=SETTINGS,
+                        sampling=Sampling(temperature, SETTINGS.max_tokens),
+                    )
+
+                yield act
+
+    golds = [gold for site in sites for number in worlds for gold in gold_tasks(SITES[site], f"train-{number}")]
+    return await record(folder, {_name(gold): gold for gold in golds}, stage(), EPISODES_AT_ONCE)
+
+
+def _name(gold: GoldTask) -> str:
+    return gold.id.replace("/", "_")
+
+
+def _task(gold: GoldTask) -> Task:
+    site, world, _ = gold.id.split("/")
+    return Task(
+        website=practice_website(site), instruction=gold.instruction, world=world, source="gold", gold_id=gold.id
+    )

@@ -83,8 +83,11 @@ class Recipe(BaseModel):
     """Steps of demonstrations for the policy: few, so that there is room to learn."""
     num_judge_lessons: int = Field(default=1000, ge=1)
     """Judged attempts for the judge."""
-    num_proposer_lessons: int = Field(default=200, ge=1)
+    num_proposer_lessons: int = Field(default=240, ge=1)
     """Pages with a task for the proposer."""
+    max_proposed_moves: int = Field(default=3, ge=1)
+    """The proposer is taught tasks whose scripted solution has at most so many moves: on longer ones a policy that has
+    just begun finds no success to learn from."""
     policy: LearnerSettings = LearnerSettings(lr=4e-4, batch_size=4, lora_rank=16, lora_alpha=32)
     """Training of the policy's parts."""
     frozen: LearnerSettings = LearnerSettings(lr=4e-4, batch_size=4, lora_rank=16, lora_alpha=32)
@@ -211,7 +214,8 @@ def _teach_frozen(
     processor = AutoProcessor.from_pretrained(work / "base")
     practised = _practise(work, blobs, recipe, parts / "policy")
     lessons = judge_lessons(attempts, practised, blobs, processor, recipe.num_judge_lessons, recipe.seed)
-    lessons += _some(proposer_lessons(attempts, blobs, processor), recipe.num_proposer_lessons, recipe.seed)
+    easy = [attempt for attempt in attempts if len(attempt.steps) <= recipe.max_proposed_moves]
+    lessons += _some(proposer_lessons(easy, blobs, processor), recipe.num_proposer_lessons, recipe.seed)
     return _teach(work / "base", lessons, blobs, recipe.frozen, parts / "frozen")
 
 

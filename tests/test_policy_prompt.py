@@ -92,14 +92,16 @@ def element(mark: int, name: str) -> Element:
         ("Click Returns [8]", 2),
         ("Click returns", 2),
         ("Click Copper  Kettle [2]", 1),
-        ("Click No such thing [1]", 1),
+        ("Click The unnamed button [6]", 6),
+        ("Click Kettle [3]", 1),
+        ("Click the Copper Kettle link [9]", 1),
         ("Click [3]", 3),
         ("Click Details [4]", 4),
         ("Click Cart (5)", 5),
     ],
 )
 def test_a_name_that_one_element_bears_decides_and_a_number_where_names_do_not(action: str, mark: int) -> None:
-    names = ["Copper Kettle", "Returns", "Details", "Details", "Cart (5)"]
+    names = ["Copper Kettle", "Returns", "Details", "Details", "Cart (5)", ""]
     elements = [element(number, name) for number, name in enumerate(names, 1)]
     assert parse(f"Action: {action}", elements).action == Action(kind=ActionKind.CLICK, mark=mark)
 
@@ -114,6 +116,12 @@ def test_an_ambiguous_name_without_its_number_is_told() -> None:
     reply = parse("Action: Click Details [7]", [element(1, "Details"), element(2, "Details")])
     assert reply.action is None
     assert "2 elements are named Details" in reply.malformed
+
+
+def test_a_name_that_no_element_bears_is_not_taken_for_the_element_with_its_number() -> None:
+    reply = parse("Action: Click Cooler [1]", [element(1, "Cart (5)")])
+    assert reply.action is None
+    assert reply.malformed == "no element is named Cooler, and [1] is Cart (5)"
 
 
 def test_the_prompt_holds_page_history_notice_and_task_in_this_order() -> None:
