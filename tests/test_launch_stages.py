@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 from pathlib import Path
 from typing import cast
 
@@ -120,9 +121,9 @@ async def test_failures_that_are_not_the_agents_are_neither_judged_nor_selected(
     team.models = {"judge": says_success}
     await stages.judge(team, 1)
     judged = [row for row in team.ledger.trajectories(1) if row.judgement is not None]
-    assert {row.outcome for row in judged} == {Outcome.FINISHED, Outcome.STEP_LIMIT}
+    assert {row.outcome for row in judged} == {Outcome.FINISHED, Outcome.STEP_LIMIT, Outcome.STUCK}
     await stages.seal(team, 1)
-    assert team.ledger.metrics(1)["learn/successes"] == len(judged) == 6
+    assert team.ledger.metrics(1)["learn/successes"] == len(judged) == 9
 
 
 @pytest.mark.asyncio
@@ -140,10 +141,10 @@ async def test_a_judge_that_is_out_stops_the_round_and_leaves_no_verdict(team: T
 @pytest.mark.asyncio
 async def test_a_judge_that_is_out_now_and_then_leaves_those_undecided(team: Team) -> None:
     commit(team, Outcome.FINISHED, NUM_TASKS)
-    calls = iter(range(NUM_TASKS))
 
     async def flaky(prompt: Prompt, sampling: Sampling) -> Response:
-        return await (is_out if next(calls) % 8 == 0 else says_success)(prompt, sampling)
+        about = str(prompt.parts[-1])
+        return await (is_out if re.search(r"Do thing (0|8|16)\.", about) else says_success)(prompt, sampling)
 
     team.models = {"judge": flaky}
     await stages.judge(team, 1)
