@@ -6,7 +6,7 @@ setup: ## virtual environment, packages, browser, starter model; a second run do
 	@launch/setup.sh
 
 quickstart: setup ## the whole loop on the built-in practice sites, on a laptop
-	$(PYTHON) -m launch run quickstart
+	$(PYTHON) -m launch run quickstart --resume-ok
 
 test: setup ## every test: real Chromium, real model server
 	$(PYTHON) -m pytest

@@ -38,7 +38,7 @@ class JudgeSettings(BaseModel):
     """Last screenshots shown (PAE, section 4.3: three)."""
     page_text: bool = True
     """Whether the final page's text is shown too; for judges that read pictures badly."""
-    max_actions: int = Field(default=4, ge=0)
+    max_actions: int = Field(default=6, ge=0)
     """Last actions shown, in words, without the thoughts."""
     max_tokens: int = Field(default=64, ge=8)
     """Tokens of the judge's reply."""

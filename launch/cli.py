@@ -259,9 +259,10 @@ def _execute(config: Config, first: Path | None = None) -> None:
 
     with driver.open_books(config, first) as ledger:
         _log_to(ledger.run_dir / "logs" / "driver.log")
-        out.print(f"{ledger.run_dir}: {driver.where(ledger)}")
-        with _progress() as watch:
-            driver.drive(config, ledger, watch)
+        out.print(f"{ledger.run_dir}: {driver.where(ledger, config)}")
+        if not driver.is_done(ledger, config):
+            with _progress() as watch:
+                driver.drive(config, ledger, watch)
         out.print(summary.table(summary.summarise(ledger)))
         out.print(f"report: {_report(ledger.run_dir)}")
 

@@ -155,8 +155,15 @@ def next_round(ledger: Ledger) -> int:
     return sum(row.phase is Phase.DONE for row in ledger.rounds())
 
 
-def where(ledger: Ledger) -> str:
+def is_done(ledger: Ledger, config: Config) -> bool:
+    """Whether no round is missing."""
+    return next_round(ledger) > config.run.rounds
+
+
+def where(ledger: Ledger, config: Config) -> str:
     """In words: where the run goes on."""
+    if is_done(ledger, config):
+        return f"all {config.run.rounds} rounds are done"
     k = next_round(ledger)
     phase = ledger.phase(k)
     return f"goes on in round {k}, phase {phase}" if phase else f"begins round {k}"

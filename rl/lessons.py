@@ -5,43 +5,64 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import evaluator.judge
 import policy.prompt
 import proposer.propose
 from evaluator.judge import JudgeSettings, last_screenshots
-from evaluator.truth import ground_truth
+from evaluator.truth import gold_task, ground_truth
 from policy.agent import AgentSettings
 from policy.blobs import BlobStore
-from policy.trajectory import Step, Trajectory
+from policy.trajectory import Observation, Step, Trajectory
 from proposer.generate import Prompt
 from proposer.look import Look
 from proposer.propose import ProposerSettings, shows_names
 from rl.model import open_picture
 from rl.selection import Sample
 
+Item = TypeVar("Item")
+
 REASONS = {True: "as the task asks.", False: "not as the task asks."}
-SUCCESS_SHARE = 0.4
-"""Share of successes among the judge's lessons: fewer than half, since a false success is what spoils learning."""
+SUCCESS_SHARE = 0.45
+"""Share of successes among the judge's lessons: under half, since a false success is what spoils learning."""
+OWN_SHARE = 0.6
+"""Share of a policy's own failures among the failures, where there are enough of them."""
+GIVEN_UP_SHARE = 0.1
+"""Share among the failures of those of a policy that gave no answer: they are easy to tell."""
 MAX_SEEN_CHARS = 80
 END_OF_TURN = "<|im_end|>"
 
 
-def policy_lessons(attempts: Iterable[Trajectory], blobs: BlobStore, processor: Any) -> Iterator[Sample]:
-    """The steps of successful demonstrations, as the policy will meet them."""
-    settings = AgentSettings()
+def policy_lessons(
+    attempts: Iterable[Trajectory], blobs: BlobStore, processor: Any, count: int, seed: int
+) -> list[Sample]:
+    """`count` steps of successful demonstrations as the policy will meet them, or fewer, even over kinds of tasks."""
+    kinds: dict[tuple[str, str], list[tuple[Trajectory, int]]] = defaultdict(list)
     for attempt in attempts:
-        if not ground_truth(attempt):
-            continue
-        history: list[str] = []
-        for index, step in enumerate(attempt.steps):
-            picture = blobs.get(step.observation.screenshot)
-            past = history[-settings.history :]
-            prompt = policy.prompt.render(attempt.task.instruction, step.observation, past, picture)
-            yield encode(prompt, _reply(step), blobs, processor, name=f"{attempt.id}#{index}")
-            if step.action:
-                history.append(policy.prompt.describe(step.action, step.observation))
+        if ground_truth(attempt):
+            kinds[_kind(attempt)] += [(attempt, index) for index in range(len(attempt.steps))]
+    chosen = _evenly(kinds.values(), count, random.Random(seed))
+    return [_acted(attempt, index, blobs, processor) for attempt, index in chosen]
+
+
+def _acted(attempt: Trajectory, index: int, blobs: BlobStore, processor: Any) -> Sample:
+    num_told = AgentSettings().history
+    past = [policy.prompt.describe(step.action, step.observation) for step in attempt.steps[:index] if step.action]
+    step = attempt.steps[index]
+    picture = blobs.get(step.observation.screenshot)
+    prompt = policy.prompt.render(attempt.task.instruction, step.observation, past[-num_told:], picture)
+    return encode(prompt, _reply(step), blobs, processor, name=f"{attempt.id}#{index}")
+
+
+def _evenly(groups: Iterable[Sequence[Item]], count: int, rng: random.Random) -> list[Item]:
+    """About `count` items, as many from each group as can be: the larger ones take up what the smaller ones leave."""
+    chosen: list[Item] = []
+    smallest_first = sorted(groups, key=len)
+    for index, group in enumerate(smallest_first):
+        chosen += _some(group, (count - len(chosen)) // (len(smallest_first) - index), rng)
+    return rng.sample(chosen, len(chosen))
 
 
 def _reply(step: Step) -> str:
@@ -63,7 +84,10 @@ def judge_lessons(
     count: int,
     seed: int,
 ) -> list[Sample]:
-    """`count` judged attempts, or fewer: successes, a policy's own failures, and scripted ones in equal numbers.
+    """`count` judged attempts, or fewer, spread evenly over the kinds of tasks.
+
+    Successes and failures are balanced within each kind. Balanced over all kinds together, a judge learns the odds of a
+    kind instead of looking: that "done" means failure, say, where most kinds that end so are hard ones.
 
     Args:
         attempts: Demonstrations: solutions and near misses.
@@ -74,34 +98,68 @@ def judge_lessons(
         seed: Of the choice.
     """
     rng = random.Random(seed)
-    successes = [attempt for attempt in (*attempts, *practised) if ground_truth(attempt)]
-    own = [attempt for attempt in practised if ground_truth(attempt) is False]
-    answered = [attempt for attempt in own if attempt.answer is not None]  # the hard ones; the others gave up
-    given_up = [attempt for attempt in own if attempt.answer is None]
-    scripted = [attempt for attempt in attempts if ground_truth(attempt) is False]
-    scripted += list(_misjudged(successes, rng))
-    num_successes = round(count * SUCCESS_SHARE)
-    num_own = (count - num_successes) // 2
-    failures = _some(answered, num_own, rng)
-    failures += _some(given_up, (num_own - len(failures)) // 2, rng)
-    failures += _some(scripted, count - num_successes - len(failures), rng)
-    chosen = [(True, attempt) for attempt in _some(successes, num_successes, rng)]
-    chosen += [(False, attempt) for attempt in failures]
+    kinds = sorted(_by_kind(attempts, practised, rng), key=lambda kind: len(kind.successes))
+    chosen: list[tuple[bool, Trajectory]] = []
+    for index, kind in enumerate(kinds):  # kinds with few successes first; the others take up what those leave
+        chosen += kind.some((count - len(chosen)) // (len(kinds) - index), rng)
     rng.shuffle(chosen)
     return [_judged(attempt, success, blobs, processor) for success, attempt in chosen]
 
 
-def _some(attempts: Sequence[Trajectory], count: int, rng: random.Random) -> list[Trajectory]:
-    return rng.sample(attempts, min(count, len(attempts)))
+@dataclass(slots=True)
+class _Kind:
+    """The attempts at one kind of task, of a site."""
+
+    successes: list[Trajectory] = field(default_factory=list)
+    own: list[Trajectory] = field(default_factory=list)
+    """A policy's failures that ended with an answer: the hard ones; the others gave up."""
+    given_up: list[Trajectory] = field(default_factory=list)
+    made: list[Trajectory] = field(default_factory=list)
+    """Failures by script, and those made from successes."""
+
+    def some(self, count: int, rng: random.Random) -> list[tuple[bool, Trajectory]]:
+        """Attempts with what they are, about `count`, or fewer where there aren't as many."""
+        successes = _some(self.successes, round(count * SUCCESS_SHARE), rng)
+        num_failures = round(len(successes) * (1 - SUCCESS_SHARE) / SUCCESS_SHARE)
+        failures = _some(self.own, round(num_failures * OWN_SHARE), rng)
+        failures += _some(self.given_up, round(num_failures * GIVEN_UP_SHARE), rng)
+        failures += _some(self.made, num_failures - len(failures), rng)
+        return [(True, attempt) for attempt in successes] + [(False, attempt) for attempt in failures]
+
+
+def _by_kind(attempts: Sequence[Trajectory], practised: Sequence[Trajectory], rng: random.Random) -> Iterable[_Kind]:
+    kinds: dict[tuple[str, str], _Kind] = defaultdict(_Kind)
+    for attempt in (*attempts, *practised):
+        if ground_truth(attempt):
+            kinds[_kind(attempt)].successes.append(attempt)
+    for attempt in practised:
+        if ground_truth(attempt) is False:
+            kind = kinds[_kind(attempt)]
+            (kind.given_up if attempt.answer is None else kind.own).append(attempt)
+    scripted = [attempt for attempt in attempts if ground_truth(attempt) is False]
+    for attempt in (*scripted, *_misjudged([t for kind in kinds.values() for t in kind.successes], rng)):
+        kinds[_kind(attempt)].made.append(attempt)
+    return kinds.values()
+
+
+def _kind(attempt: Trajectory) -> tuple[str, str]:
+    """Site and kind of its task, whatever the world."""
+    site, _, name = (attempt.task.gold_id or "//").split("/")
+    return site, name.rpartition("-")[0]
+
+
+def _some(items: Sequence[Item], count: int, rng: random.Random) -> list[Item]:
+    return rng.sample(items, min(count, len(items)))
 
 
 def _misjudged(successes: Sequence[Trajectory], rng: random.Random) -> Iterator[Trajectory]:
     """Failures made from successes: the same attempt at another task of its world, or ended before its last deed."""
-    kinds: dict[str, list[Trajectory]] = defaultdict(list)
+    alike: dict[tuple[str | None, ...], list[Trajectory]] = defaultdict(list)
     for attempt in successes:
-        kinds[_kind(attempt)].append(attempt)
+        alike[attempt.task.world, *_kind(attempt)].append(attempt)
     for attempt in successes:
-        swapped = [attempt.model_copy(update={"task": other.task}) for other in kinds[_kind(attempt)]]
+        others = alike[attempt.task.world, *_kind(attempt)]
+        swapped = [attempt.model_copy(update={"task": other.task}) for other in others]
         wrong = [other for other in swapped if ground_truth(other) is False]  # two wordings may want the same
         if wrong:
             yield rng.choice(wrong)
@@ -111,62 +169,100 @@ def _misjudged(successes: Sequence[Trajectory], rng: random.Random) -> Iterator[
             yield attempt.model_copy(update=early | {"answer": rng.choice(["done", None])})
 
 
-def _kind(attempt: Trajectory) -> str:
-    """Site, world and kind of its task."""
-    return (attempt.task.gold_id or "").rpartition("-")[0]
-
-
 def _judged(attempt: Trajectory, success: bool, blobs: BlobStore, processor: Any) -> Sample:
+    """What the judge is to say: what the task names, what the page shows of it, what the agent said, and the verdict.
+
+    Said one after the other, what is to be compared stands close together, and a small model compares it far better.
+    """
     settings = JudgeSettings()
     pictures = [blobs.get(name) for name in last_screenshots(attempt, settings.num_screenshots)]
     said = attempt.answer if attempt.answer is not None else "missing"
     page = attempt.final.title.rpartition(" - ")[0] if attempt.final else "unknown"
-    seen = evidence(attempt) or "nothing"
-    reason = f"The page is {page}, it shows {seen}, the answer is {said}: {REASONS[success]}"
+    asked = ", ".join(named(attempt.task.instruction)) or "nothing"
+    reason = (
+        f"The task names {asked}. The page is {page}, it shows {evidence(attempt) or 'nothing'}, "
+        f"the answer is {said}: {REASONS[success]}"
+    )
     reply = f"Reason: {reason}\nVerdict: {'success' if success else 'failure'}"
     return encode(
         evaluator.judge.render(attempt, pictures, settings), reply, blobs, processor, name=f"{attempt.id}#judge"
     )
 
 
+def named(instruction: str) -> list[str]:
+    """What an instruction names: quoted words, numbers and proper names (capitalised words after the first one)."""
+    found = re.findall(r"\"(.+?)\"|(?<=[^.?!]\s)(\$?\d[\w.]*\w|\$?\d|[A-Z][\w-]*(?: [A-Z][\w-]*)*)", instruction)
+    return list(dict.fromkeys(quoted or name for quoted, name in found))
+
+
 def evidence(attempt: Trajectory) -> str:
     """The line of the final page that says most about the task, and one that says what else it asks; or nothing.
 
-    A line that holds the answer comes first; among those, or else among all, the one that shares most words with the
-    instruction. The second line must share at least two of the words that the first doesn't hold.
+    A line that holds the right answer comes first, where the task has one, whatever the agent answered: to judge an
+    answer is to look the right one up. Next one that holds the answer given; among those, or else among all, the one
+    that shares most words with the instruction, and rather a line of text than an element. The second line must share
+    at least two of the words that the first doesn't hold.
     """
     lines = attempt.final.listing.splitlines() if attempt.final else []
-    wanted = {word for word in _words(attempt.task.instruction) if len(word) > 3 or not word.islower()}
-    answer = _words(attempt.answer or "")
-    holding = [line for line in lines if answer and answer <= _words(line)]
-    first = max(holding or lines, key=lambda line: len(wanted & _words(line)), default="")
-    if not holding and not wanted & _words(first):
+    wanted = {word.casefold() for word in _words(attempt.task.instruction) if len(word) > 3 or not word.islower()}
+    gold_id = attempt.task.gold_id
+    right = gold_task(gold_id).goal.answers if gold_id else ()
+    given = () if attempt.answer is None else (attempt.answer,)
+    telling = _holding(lines, right) or _holding(lines, given)
+
+    def closeness(line: str) -> tuple[int, bool]:
+        return len(wanted & _folded(line)), not _MARK.search(line)
+
+    first = max(telling or lines, key=closeness, default="")
+    if not telling and not wanted & _folded(first):
         return ""
-    rest = wanted - _words(first)
-    second = max(lines, key=lambda line: len(rest & _words(line)))
-    seen = [first, second] if len(rest & _words(second)) > 1 else [first]
+    wanted -= _folded(first)
+    second = max(lines, key=closeness)
+    seen = [first, second] if len(wanted & _folded(second)) > 1 else [first]
     return " / ".join(line[:MAX_SEEN_CHARS] for line in seen)
+
+
+_MARK = re.compile(r"\[\d+\]")
+
+
+def _holding(lines: Sequence[str], phrases: Iterable[str]) -> list[str]:
+    """The lines that hold all words of one of the phrases."""
+    wanted = [words for phrase in phrases if (words := _folded(phrase))]
+    return [line for line in lines if any(words <= _folded(line) for words in wanted)]
+
+
+def _folded(text: str) -> set[str]:
+    return {word.casefold() for word in _words(text)}
 
 
 def _words(text: str) -> set[str]:
     """Words and numbers of a text, without the marks of elements."""
-    return set(re.findall(r"\w+(?:[.-]\w+)*", re.sub(r"\[\d+\]", "", text)))
+    return set(re.findall(r"\w+(?:[.-]\w+)*", _MARK.sub("", text)))
 
 
-def proposer_lessons(attempts: Iterable[Trajectory], blobs: BlobStore, processor: Any) -> Iterator[Sample]:
-    """Pages seen while doing a task, with that task: only pages that show every name in its wording."""
-    settings = ProposerSettings()
-    seen: set[tuple[str, str]] = set()
+def proposer_lessons(
+    attempts: Iterable[Trajectory], blobs: BlobStore, processor: Any, count: int, seed: int
+) -> list[Sample]:
+    """`count` pages seen while doing a task, with that task, or fewer, spread evenly over the kinds of tasks.
+
+    Only pages that show every name in the task's wording. Unbalanced, a small proposer writes little else than what
+    nearly every page allows: to open something.
+    """
+    kinds: dict[tuple[str, str], dict[tuple[str, str], tuple[Trajectory, Observation]]] = defaultdict(dict)
     for attempt in attempts:
         for step in attempt.steps if ground_truth(attempt) else ():
             page, instruction = step.observation, attempt.task.instruction
-            if (page.screenshot, instruction) in seen or not shows_names(page.listing, instruction):
-                continue
-            seen.add((page.screenshot, instruction))
-            look = Look(page.url, page.title, page.listing, page.listing, blobs.get(page.screenshot))
-            reply = json.dumps({"tasks": [instruction]})
-            prompt = proposer.propose.render(attempt.task.website, look, settings)
-            yield encode(prompt, reply, blobs, processor, name=f"{attempt.id}#propose")
+            if shows_names(page.listing, instruction):
+                kinds[_kind(attempt)][page.screenshot, instruction] = attempt, page
+    chosen = _evenly([list(seen.values()) for seen in kinds.values()], count, random.Random(seed))
+    return [_proposed(attempt, page, blobs, processor) for attempt, page in chosen]
+
+
+def _proposed(attempt: Trajectory, page: Observation, blobs: BlobStore, processor: Any) -> Sample:
+    look = Look(page.url, page.title, page.listing, page.listing, blobs.get(page.screenshot))
+    prompt = proposer.propose.render(attempt.task.website, look, ProposerSettings())
+    reply = json.dumps({"tasks": [attempt.task.instruction]})
+    return encode(prompt, reply, blobs, processor, name=f"{attempt.id}#propose")
 
 
 def encode(

@@ -16,8 +16,7 @@ from policy.trajectory import Trajectory
 from proposer.generate import Sampling
 from proposer.task import Task
 from rl.demonstrate import Act, practice_website, record
-from sites.catalogue import SITES
-from sites.contract import GoldTask, gold_tasks
+from sites.contract import GoldTask
 from sites.server import PracticeServer
 
 EPISODES_AT_ONCE = 8
@@ -25,9 +24,9 @@ SETTINGS = AgentSettings(max_steps=7, max_tokens=64)
 
 
 async def practise(
-    model: Path, folder: Path, blobs: BlobStore, sites: Sequence[str], worlds: Sequence[int], temperature: float
+    model: Path, folder: Path, blobs: BlobStore, golds: Sequence[GoldTask], temperature: float
 ) -> list[Trajectory]:
-    """One attempt of a model at every gold task of these training worlds, kept as JSON files in `folder`."""
+    """One attempt of a model at each of these gold tasks, kept as JSON files in `folder`."""
 
     @contextlib.asynccontextmanager
     async def stage() -> AsyncIterator[Act[GoldTask]]:
@@ -49,7 +48,6 @@ async def practise(
 
                 yield act
 
-    golds = [gold for site in sites for number in worlds for gold in gold_tasks(SITES[site], f"train-{number}")]
     return await record(folder, {_name(gold): gold for gold in golds}, stage(), EPISODES_AT_ONCE)
 
 

@@ -12,13 +12,12 @@ import asyncio
 import hashlib
 import json
 import logging
-import random
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,8 @@ from rl.lessons import judge_lessons, policy_lessons, proposer_lessons
 from rl.model import load_model
 from rl.practise import practise
 from rl.selection import Sample
+from sites.catalogue import SITES
+from sites.contract import gold_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -73,21 +74,21 @@ class Recipe(BaseModel):
     """Of the choice of lessons, their order, and the first LoRA matrices."""
     sites: tuple[str, ...] = ("shop", "forum")
     """Practice sites demonstrated; the others stay unseen."""
-    worlds: tuple[int, ...] = tuple(range(9000, 9010))
+    worlds: tuple[int, ...] = tuple(range(9000, 9006))
     """Numbers of the training worlds demonstrated."""
-    practised_worlds: tuple[int, ...] = tuple(range(9020, 9026))
+    practised_worlds: tuple[int, ...] = tuple(range(9020, 9030))
     """Numbers of the training worlds on whose gold tasks the new policy tries itself, for the judge to learn from."""
-    practised_temperature: float = Field(default=0.7, ge=0)
+    practised_temperature: float = Field(default=0.9, ge=0)
     """Sampling temperature there."""
-    num_policy_lessons: int = Field(default=1000, ge=1)
+    num_policy_lessons: int = Field(default=700, ge=1)
     """Steps of demonstrations for the policy: few, so that there is room to learn."""
-    num_judge_lessons: int = Field(default=1000, ge=1)
+    num_judge_lessons: int = Field(default=1300, ge=1)
     """Judged attempts for the judge."""
-    num_proposer_lessons: int = Field(default=240, ge=1)
+    num_proposer_lessons: int = Field(default=400, ge=1)
     """Pages with a task for the proposer."""
-    max_proposed_moves: int = Field(default=3, ge=1)
-    """The proposer is taught tasks whose scripted solution has at most so many moves: on longer ones a policy that has
-    just begun finds no success to learn from."""
+    max_moves: int = Field(default=3, ge=1)
+    """The proposer is taught, and the policy tries itself on, tasks whose scripted solution has at most so many moves:
+    on longer ones a policy that has just begun finds no success to learn from."""
     policy: LearnerSettings = LearnerSettings(lr=4e-4, batch_size=4, lora_rank=16, lora_alpha=32)
     """Training of the policy's parts."""
     frozen: LearnerSettings = LearnerSettings(lr=4e-4, batch_size=4, lora_rank=16, lora_alpha=32)
@@ -204,7 +205,7 @@ def _teach_policy(
     work: Path, attempts: Sequence[Trajectory], blobs: BlobStore, recipe: Recipe, parts: Path
 ) -> dict[str, float]:
     processor = AutoProcessor.from_pretrained(work / "base")
-    lessons = _some(policy_lessons(attempts, blobs, processor), recipe.num_policy_lessons, recipe.seed)
+    lessons = policy_lessons(attempts, blobs, processor, recipe.num_policy_lessons, recipe.seed)
     return _teach(work / "base", lessons, blobs, recipe.policy, parts / "policy")
 
 
@@ -214,24 +215,24 @@ def _teach_frozen(
     processor = AutoProcessor.from_pretrained(work / "base")
     practised = _practise(work, blobs, recipe, parts / "policy")
     lessons = judge_lessons(attempts, practised, blobs, processor, recipe.num_judge_lessons, recipe.seed)
-    easy = [attempt for attempt in attempts if len(attempt.steps) <= recipe.max_proposed_moves]
-    lessons += _some(proposer_lessons(easy, blobs, processor), recipe.num_proposer_lessons, recipe.seed)
+    easy = [attempt for attempt in attempts if len(attempt.steps) <= recipe.max_moves]
+    lessons += proposer_lessons(easy, blobs, processor, recipe.num_proposer_lessons, recipe.seed)
     return _teach(work / "base", lessons, blobs, recipe.frozen, parts / "frozen")
 
 
 def _practise(work: Path, blobs: BlobStore, recipe: Recipe, part: Path) -> list[Trajectory]:
     """The new policy's own attempts; another policy's are kept apart from them."""
     folder = work / f"practised-{_sha256(part / 'adapter_model.safetensors')[:12]}"
+    golds = [
+        gold
+        for site in recipe.sites
+        for number in recipe.practised_worlds
+        for gold in gold_tasks(SITES[site], f"train-{number}")
+        if len(gold.solution) <= recipe.max_moves
+    ]
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         merge(work / "base", part, Path(scratch))
-        return asyncio.run(
-            practise(Path(scratch), folder, blobs, recipe.sites, recipe.practised_worlds, recipe.practised_temperature)
-        )
-
-
-def _some(lessons: Iterable[Sample], count: int, seed: int) -> list[Sample]:
-    lessons = list(lessons)
-    return random.Random(seed).sample(lessons, min(count, len(lessons)))
+        return asyncio.run(practise(Path(scratch), folder, blobs, golds, recipe.practised_temperature))
 
 
 def _teach(

@@ -103,6 +103,8 @@ class Story:
     """Committed trajectories when the program was killed: name -> modification time."""
     published: list[str]
     num_policy_calls: int
+    said_when_done: str
+    """By one more `resume` of the finished run."""
 
 
 def launch(saboteur: Saboteur, *words: str) -> int:
@@ -133,7 +135,10 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
         for _ in range(2):
             codes.append(launch(saboteur, "resume", str(run_dir)))
             phases.append(phase_of(run_dir))
-    return Story(run_dir, codes, survivors, phases, files, server.published, saboteur.num_policy_calls)
+        again = subprocess.run(
+            [sys.executable, "-m", "launch", "resume", str(run_dir)], cwd=ROOT, capture_output=True, text=True
+        )
+    return Story(run_dir, codes, survivors, phases, files, server.published, saboteur.num_policy_calls, again.stdout)
 
 
 @pytest.fixture
@@ -156,6 +161,11 @@ def test_the_episodes_of_a_killed_actor_were_tried_again(books: LedgerReader) ->
     assert retries
     assert all("browser_crash" in text for text in retries)
     assert all(row.outcome.is_agents for row in books.trajectories())
+
+
+def test_a_finished_run_is_told_again_and_nothing_is_done(story: Story) -> None:
+    assert "all 2 rounds are done" in story.said_when_done
+    assert "report.html" in story.said_when_done
 
 
 def test_nothing_of_a_killed_program_stays_behind(story: Story) -> None:
