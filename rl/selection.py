@@ -3,7 +3,8 @@
 In: trajectories and verdicts. Out: samples, and for each filter how many trajectories or steps it kept and dropped.
 The paper keeps every successful trajectory; kept all, easy tasks drown the rest: here a task gives at most
 `max_per_task` of its successes, shortest first, a task that always succeeds gives one, and no shape of trajectory (its
-website and sequence of actions) may give more than `max_per_shape`.
+website and sequence of actions) may give more than `max_per_shape`. Where `same_answer` is set, what a judge let pass
+must also agree with the task's other successes.
 """
 
 import hashlib
@@ -31,6 +32,9 @@ class SelectionSettings(BaseModel):
     """Successful trajectories kept per task, shortest first."""
     max_per_saturated_task: int = Field(default=1, ge=0)
     """The same for a task all of whose rollouts succeeded: there is little left to learn."""
+    same_answer: bool = False
+    """Whether a task's successes must agree: of different answers to one task at most one is right, so only those with
+    the most frequent one are kept, and none where two are equally frequent. For tasks whose right answer is a fact."""
     max_per_shape: int = Field(default=40, ge=1)
     """Trajectories kept with the same website and sequence of action kinds."""
 
@@ -83,14 +87,18 @@ def select(
     for trajectory in sorted(trajectories, key=lambda trajectory: trajectory.id):
         if trajectory.outcome.is_agents and trajectory.id in judged:
             by_task[trajectory.task.id].append(trajectory)
-    successes = [t for ts in by_task.values() for t in ts if judged[t.id] is Judgement.SUCCESS]
-    balanced = [t for ts in by_task.values() for t in _balanced(ts, judged, settings)]
+    decided = [[t for t in ts if judged[t.id] is not Judgement.UNDECIDED] for ts in by_task.values()]
+    successes = [[t for t in ts if judged[t.id] is Judgement.SUCCESS] for ts in decided]
+    agreed = [_agreeing(ts) if settings.same_answer else ts for ts in successes]
+    balanced = [t for ts, all_ts in zip(agreed, decided, strict=True) for t in _balanced(ts, len(all_ts), settings)]
+    num_successes, num_agreed = (sum(map(len, groups)) for groups in (successes, agreed))
     random.Random(seed).shuffle(balanced)
     kept = _limit_shapes(balanced, settings.max_per_shape)
     samples = tuple(sorted(_samples(kept), key=lambda sample: (sample.trajectory_id, sample.step)))
     counts = {
-        "successes": len(successes),
-        "dropped_by_task_balance": len(successes) - len(balanced),
+        "successes": num_successes,
+        "dropped_by_disagreement": num_successes - num_agreed,
+        "dropped_by_task_balance": num_agreed - len(balanced),
         "dropped_by_shape_balance": len(balanced) - len(kept),
         "kept_trajectories": len(kept),
         "kept_tasks": len({trajectory.task.id for trajectory in kept}),
@@ -99,12 +107,21 @@ def select(
     return Selection(samples, counts)
 
 
-def _balanced(
-    rollouts: Sequence[Trajectory], judged: dict[str, Judgement], settings: SelectionSettings
-) -> list[Trajectory]:
-    decided = [t for t in rollouts if judged[t.id] is not Judgement.UNDECIDED]
-    successes = [t for t in decided if judged[t.id] is Judgement.SUCCESS]
-    saturated = len(successes) == len(decided) > 1
+def _agreeing(successes: Sequence[Trajectory]) -> list[Trajectory]:
+    """A task's successes with the answer that most of them gave (case and outer punctuation ignored)."""
+    answers = Counter(_plain(trajectory.answer) for trajectory in successes)
+    if len(answers) > 1:
+        (answer, most), (_, second) = answers.most_common(2)
+        return [t for t in successes if _plain(t.answer) == answer] if most > second else []
+    return list(successes)
+
+
+def _plain(answer: str | None) -> str:
+    return (answer or "").casefold().strip(" .,;:!'\"")
+
+
+def _balanced(successes: Sequence[Trajectory], num_decided: int, settings: SelectionSettings) -> list[Trajectory]:
+    saturated = len(successes) == num_decided > 1
     limit = settings.max_per_saturated_task if saturated else settings.max_per_task
     return sorted(successes, key=lambda t: (len(t.steps), t.id))[:limit]
 

@@ -45,6 +45,18 @@ def test_a_task_that_always_succeeds_gives_one() -> None:
     assert names(chosen(judged, max_per_task=3, max_per_saturated_task=1)) == {"t1"}
 
 
+@pytest.mark.parametrize(
+    ("answers", "kept"),
+    [(["5", "7", "5."], 2), (["5", "7"], 0), (["5"], 1), (["Done", "done", None], 2), (["a", "b", "c", "c"], 2)],
+)
+def test_where_answers_must_agree_only_the_most_frequent_one_is_kept(answers: list[str | None], kept: int) -> None:
+    records = [trajectory(f"t{n}").model_copy(update={"answer": answer}) for n, answer in enumerate(answers)]
+    judged = [*((record, S) for record in records), (trajectory("f"), F)]
+    selection = chosen(judged, same_answer=True, max_per_task=9)
+    assert selection.counts["dropped_by_disagreement"] == len(answers) - kept
+    assert selection.counts["kept_trajectories"] == kept
+
+
 def test_no_shape_of_trajectory_drowns_the_rest() -> None:
     clicks = [(trajectory(f"t{n}", task=f"Task number {n}."), S) for n in range(5)]
     answer = step(7, Action(kind=ActionKind.ANSWER, text="x"))
@@ -64,7 +76,7 @@ def test_equal_steps_count_once_and_malformed_ones_not_at_all() -> None:
 def test_the_counts_add_up() -> None:
     judged = [(trajectory(f"t{n}", task=f"Task number {n % 3}."), S) for n in range(9)]
     counts = chosen(judged, max_per_task=2, max_per_saturated_task=2, max_per_shape=4).counts
-    dropped = counts["dropped_by_task_balance"] + counts["dropped_by_shape_balance"]
+    dropped = sum(number for name, number in counts.items() if name.startswith("dropped"))
     assert counts["successes"] == dropped + counts["kept_trajectories"] == 9
 
 
