@@ -9,8 +9,8 @@ reach it.
 import json
 import random
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -20,6 +20,9 @@ State = dict[str, Any]
 """An episode's mutable state, JSON values only. Key ``location`` is the path and query of the last page shown."""
 
 Split = Literal["train", "heldout"]
+
+TASKS_PER_KIND = 2
+"""Gold tasks of each kind in a world."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +73,9 @@ class Site:
     description: str
     make_content: Callable[[random.Random, Split], Any]
     initial_state: Callable[[Any], State]
-    make_tasks: Callable[[Any, random.Random, str], Sequence[GoldTask]]
-    """(content, rng, "<site>/<world>") -> the world's gold tasks, at least one of each kind."""
+    kinds: Mapping[str, Callable[[Any, random.Random, int], GoldTask]] = field(repr=False, compare=False)
+    """Kind of task -> (content, rng, number) -> a task without id and kind; the number varies it, from 0. New kinds go
+    last, so that the tasks of the others stay what they are."""
     routes: tuple[BaseRoute, ...] = field(repr=False, compare=False)
     """Starlette routes; a handler finds its World in ``request.state.world``."""
 
@@ -121,10 +125,19 @@ def open_world(site: Site, world: str) -> World:
     return World(site, world, content, site.initial_state(content))
 
 
+@lru_cache(maxsize=64)
 def gold_tasks(site: Site, world: str) -> Sequence[GoldTask]:
-    """The gold tasks of one world, always the same ones."""
+    """The gold tasks of one world, always the same ones: some of each kind, no instruction twice."""
     prefix = f"{site.name}/{world}"
-    return site.make_tasks(_content(site, world), random.Random(f"{prefix}/tasks"), prefix)
+    content, rng = _content(site, world), random.Random(f"{prefix}/tasks")
+    tasks: dict[str, GoldTask] = {}
+    for kind, draft in site.kinds.items():
+        for number in range(TASKS_PER_KIND):
+            task = draft(content, rng, number)
+            while task.instruction in tasks:
+                task = draft(content, rng, number)
+            tasks[task.instruction] = replace(task, id=f"{prefix}/{kind}-{number}", kind=kind)
+    return tuple(tasks.values())
 
 
 def in_split(name: str, split: Split) -> bool:

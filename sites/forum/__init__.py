@@ -3,7 +3,7 @@
 from sites.contract import Site
 from sites.forum.content import initial_state, make_content
 from sites.forum.routes import ROUTES
-from sites.forum.tasks import make_tasks
+from sites.forum.tasks import KINDS
 
 SITE = Site(
     name="forum",
@@ -12,6 +12,6 @@ SITE = Site(
     "threads, writing replies and new threads, and settings.",
     make_content=make_content,
     initial_state=initial_state,
-    make_tasks=make_tasks,
+    kinds=KINDS,
     routes=ROUTES,
 )

@@ -3,7 +3,7 @@
 from sites.contract import Site
 from sites.helpdesk.content import initial_state, make_content
 from sites.helpdesk.routes import ROUTES
-from sites.helpdesk.tasks import make_tasks
+from sites.helpdesk.tasks import KINDS
 
 SITE = Site(
     name="helpdesk",
@@ -12,6 +12,6 @@ SITE = Site(
     "tickets (filter, comment, status, priority, assignee), open new ones, look up the team and change settings.",
     make_content=make_content,
     initial_state=initial_state,
-    make_tasks=make_tasks,
+    kinds=KINDS,
     routes=ROUTES,
 )

@@ -19,9 +19,7 @@ from sites.helpdesk.drafts import (
     wanted,
 )
 from sites.helpdesk.routes import SORTS
-from sites.moves import Moves, answer, choose, click, done, draft, enter
-
-NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+from sites.moves import Moves, answer, choose, click, done, draft, enter, other_counts, said
 
 FACTS = ("error code", "reset time", "port", "cable colour", "author", "revision date")
 
@@ -46,8 +44,8 @@ def _counted(desk: Desk, asked: Sequence[str], rng: random.Random, way: Moves, r
         wanted(desk),
         say(right),
         [say(right + 1), say(right + 3), (answer(str(right + 2), "I guess the number."),)],
-        answers=(str(right), NUMBERS[right]),
-        distractors=[str(other) for other in range(60) if other != right],
+        answers=said(right),
+        distractors=other_counts(right),
     )
 
 

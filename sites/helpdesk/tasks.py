@@ -1,15 +1,7 @@
-"""The help desk's gold tasks: a couple of each kind per world."""
+"""The help desk's gold tasks: their kinds."""
 
-import random
-from collections.abc import Sequence
-from dataclasses import replace
-
-from sites.contract import GoldTask
 from sites.helpdesk import errands, questions
-from sites.helpdesk.content import Desk
 from sites.helpdesk.drafts import Draft
-
-TASKS_PER_KIND = 2
 
 KINDS: dict[str, Draft] = {
     "find_fact": questions.find_fact,
@@ -32,15 +24,3 @@ KINDS: dict[str, Draft] = {
     "new_ticket": errands.new_ticket,
     "change_setting": errands.change_setting,
 }
-
-
-def make_tasks(desk: Desk, rng: random.Random, prefix: str) -> Sequence[GoldTask]:
-    """The world's gold tasks, no instruction twice."""
-    tasks: dict[str, GoldTask] = {}
-    for kind, draft in KINDS.items():
-        for number in range(TASKS_PER_KIND):
-            task = draft(desk, rng, number)
-            while task.instruction in tasks:
-                task = draft(desk, rng, number)
-            tasks[task.instruction] = replace(task, id=f"{prefix}/{kind}-{number}", kind=kind)
-    return tuple(tasks.values())

@@ -3,7 +3,7 @@
 from sites.contract import Site
 from sites.shop.content import initial_state, make_content
 from sites.shop.routes import ROUTES
-from sites.shop.tasks import make_tasks
+from sites.shop.tasks import KINDS
 
 SITE = Site(
     name="shop",
@@ -12,6 +12,6 @@ SITE = Site(
     "product details, fill the cart, check out, write reviews and change settings.",
     make_content=make_content,
     initial_state=initial_state,
-    make_tasks=make_tasks,
+    kinds=KINDS,
     routes=ROUTES,
 )

@@ -4,26 +4,16 @@ import random
 from dataclasses import replace
 
 from sites.contract import GoldTask
-from sites.moves import Moves, answer, choose, click, done, draft, enter
+from sites.moves import Moves, answer, choose, click, done, draft, enter, other_counts, said
 from sites.pictures import COLOURS
 from sites.shop.content import MATERIALS, Product, Shop, slug
 from sites.shop.drafts import SEARCH, pick, spot, visit, wanted
 from sites.shop.routes import INFO_PAGES, SORTS
 
-NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-
 
 def _others(rng: random.Random, right: str, among: list[str] | tuple[str, ...], count: int = 3) -> list[str]:
     """Wrong answers that stand near the right one."""
     return rng.sample([text for text in dict.fromkeys(among) if text != right], count)
-
-
-def _said(number: int) -> tuple[str, ...]:
-    return (str(number), NUMBERS[number]) if number < len(NUMBERS) else (str(number),)
-
-
-def _other_numbers(number: int) -> list[str]:
-    return [str(other) for other in range(60) if other != number]
 
 
 def find_price(shop: Shop, rng: random.Random, number: int) -> GoldTask:
@@ -93,14 +83,14 @@ def _detail(product: Product, detail: str) -> tuple[tuple[str, ...], str, tuple[
             f"In how many days is the {name} delivered?",
         )
         wrong = [str(other) for other in range(1, 10) if other != days]
-        return asked, str(days), _said(days), wrong, _other_numbers(days)
+        return asked, str(days), said(days), wrong, other_counts(days)
     asked = (
         f"How many of the {name} are in stock?",
         f"What is the stock of the {name}?",
         f"How many {name} items does the shop have in stock?",
     )
     wrong = [str(product.stock + step) for step in (-2, -1, 1, 10)]
-    return asked, str(product.stock), _said(product.stock), wrong, _other_numbers(product.stock)
+    return asked, str(product.stock), said(product.stock), wrong, other_counts(product.stock)
 
 
 def count(shop: Shop, rng: random.Random, number: int) -> GoldTask:
@@ -120,8 +110,8 @@ def count(shop: Shop, rng: random.Random, number: int) -> GoldTask:
         wanted(shop),
         (way, answer(str(size), f"{category} has {size} products.")),
         [(way, answer(str(wrong), f"{category} has {wrong} products.")) for wrong in (size - 1, size + 2)],
-        answers=_said(size),
-        distractors=_other_numbers(size),
+        answers=said(size),
+        distractors=other_counts(size),
     )
 
 
@@ -225,8 +215,8 @@ def search(shop: Shop, rng: random.Random, number: int) -> GoldTask:
         wanted(shop),
         (look, answer(str(found), f"The page says {found} found.")),
         [(look, answer(str(wrong), f"The page says {wrong} found.")) for wrong in (found + 1, found + 3)],
-        answers=_said(found),
-        distractors=_other_numbers(found),
+        answers=said(found),
+        distractors=other_counts(found),
     )
 
 

@@ -1,15 +1,7 @@
-"""The shop's gold tasks: a couple of each kind per world."""
+"""The shop's gold tasks: their kinds."""
 
-import random
-from collections.abc import Sequence
-from dataclasses import replace
-
-from sites.contract import GoldTask
 from sites.shop import errands, questions
-from sites.shop.content import Shop
 from sites.shop.drafts import Draft
-
-TASKS_PER_KIND = 2
 
 KINDS: dict[str, Draft] = {
     "find_price": questions.find_price,
@@ -31,15 +23,3 @@ KINDS: dict[str, Draft] = {
     "write_review": errands.write_review,
     "checkout": errands.checkout,
 }
-
-
-def make_tasks(shop: Shop, rng: random.Random, prefix: str) -> Sequence[GoldTask]:
-    """The world's gold tasks, no instruction twice."""
-    tasks: dict[str, GoldTask] = {}
-    for kind, draft in KINDS.items():
-        for number in range(TASKS_PER_KIND):
-            task = draft(shop, rng, number)
-            while task.instruction in tasks:
-                task = draft(shop, rng, number)
-            tasks[task.instruction] = replace(task, id=f"{prefix}/{kind}-{number}", kind=kind)
-    return tuple(tasks.values())
