@@ -191,6 +191,7 @@ async def _attempt(team: Team, order: Order) -> Trajectory:
     """The episode's trajectory, tried again while the failure is ours and attempts are left; it lies in the inbox."""
     for attempts_left in reversed(range(team.config.rollout.max_attempts)):
         team.ledger.lease(order.trajectory_id)
+        num_starts = team.server.num_starts
         try:
             trajectory = inbox.read(team.run_dir, await team.workers.run(order))
         except WorkerLost as error:
@@ -198,6 +199,8 @@ async def _attempt(team: Team, order: Order) -> Trajectory:
             inbox.deliver(team.run_dir, trajectory)
         if trajectory.outcome not in inbox.RETRIED or not attempts_left:
             return trajectory
+        if trajectory.outcome is Outcome.MODEL_OUTAGE:
+            await team.server.revive(num_starts)
         inbox.discard(team.run_dir, f"{trajectory.id}.json")
         team.ledger.add_event("retry", f"{trajectory.id}: {trajectory.outcome}: {trajectory.error}")
     raise AssertionError("max_attempts is at least 1")

@@ -5,6 +5,7 @@ listens on loopback, and one given by address must be on a private network.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -19,12 +20,14 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
 from policy.endpoint import EndpointSettings, open_endpoint
-from proposer.generate import Generate, ModelError, Prompt, Sampling
+from proposer.generate import Generate, ModelError, Prompt, Response, Sampling
 
 logger = logging.getLogger(__name__)
 
 SERVED_NAME = "model"
 STOP_DEADLINE_S = 20.0
+DEATH_DEADLINE_S = 15.0
+"""An engine that died takes its server along within seconds; one that answers nothing for so long is given up."""
 POLL_S = 0.25
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -58,6 +61,8 @@ class ServerSettings(BaseModel):
     """Seconds for one answer."""
     start_deadline_s: float = Field(default=600.0, gt=0)
     """Seconds from start to the first healthy answer."""
+    max_restarts: int = Field(default=3, ge=0)
+    """How often a server that the program started, and that has died since, is started again."""
 
 
 class ModelServer:
@@ -71,8 +76,11 @@ class ModelServer:
         self.log = log
         self.version: int | None = None
         """Policy version served now; None until the first `publish` of one, and for weights that have no versions."""
+        self.num_starts = 0
+        """How often the server was started here."""
         self._process: subprocess.Popen[bytes] | None = None
         self._url = settings.base_url
+        self._reviving = asyncio.Lock()
 
     @property
     def base_url(self) -> str:
@@ -94,25 +102,72 @@ class ModelServer:
         )
 
     def generate(self) -> Generate:
-        """A `Generate` stamped with the version served now."""
-        return open_endpoint(self.endpoint, weights=self.version)
+        """A `Generate` stamped with the version served now; if the server has died, it asks again once that is back."""
+        endpoint = open_endpoint(self.endpoint, weights=self.version)
+
+        async def generate(prompt: Prompt, sampling: Sampling) -> Response:
+            num_starts = self.num_starts
+            try:
+                return await endpoint(prompt, sampling)
+            except ModelError:
+                if not await self.revive(num_starts):
+                    raise
+            return await endpoint(prompt, sampling)
+
+        return generate
 
     async def __aenter__(self) -> "ModelServer":
         if self._url is None:
-            port = self.settings.port or _free_port()
-            self._url = f"http://127.0.0.1:{port}"
+            self._url = f"http://127.0.0.1:{self.settings.port or _free_port()}"
             self.log.parent.mkdir(parents=True, exist_ok=True)
-            with self.log.open("ab") as log:
-                self._process = subprocess.Popen(
-                    self._command(port), env=self._environment(), stdout=log, stderr=log, start_new_session=True
-                )
+            self._start()
+        await self._until_ready()
+        return self
+
+    def _start(self) -> None:
+        command = self._command(int(self.base_url.rpartition(":")[2]))
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, env=self._environment(), stdout=log, stderr=log, start_new_session=True
+            )
+        self.num_starts += 1
+
+    async def _until_ready(self) -> None:
         try:
             await self._until_healthy()
             await self._warm_up()
         except BaseException:
             self.stop()
             raise
-        return self
+
+    async def revive(self, num_starts: int) -> bool:
+        """Whether the server was started again since its `num_starts`-th start; a dead one is started now.
+
+        It comes back at the same address with the weights that it served. One that was given by address is never
+        started here.
+
+        Raises:
+            ModelError: it has died more often than `max_restarts` allows, or does not start.
+        """
+        async with self._reviving:  # of many that ask, the first one starts it and the others wait
+            if self.num_starts == num_starts and self.num_starts and await self._is_dead():
+                if self.num_starts > self.settings.max_restarts:
+                    raise ModelError(f"vLLM died {self.num_starts} times; see {self.log}")
+                logger.warning("vLLM has died; starting it again with %s (its words are in %s)", self.model, self.log)
+                self.stop()
+                self._start()
+                await self._until_ready()
+        return self.num_starts > num_starts
+
+    async def _is_dead(self) -> bool:
+        deadline = time.monotonic() + DEATH_DEADLINE_S
+        async with httpx.AsyncClient(base_url=self.base_url, timeout=5.0) as client:
+            while self._process is not None and self._process.poll() is None and time.monotonic() < deadline:
+                with contextlib.suppress(httpx.TransportError):  # it may be on its way down
+                    if (await client.get("/health")).status_code == 200:
+                        return False
+                await asyncio.sleep(POLL_S)
+        return True
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -125,11 +180,11 @@ class ModelServer:
         if process is None:
             return
         process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            process.wait()
+        with contextlib.suppress(ProcessLookupError):  # all of them have ended
+            os.killpg(process.pid, 9)  # also an engine that outlived its server
+        process.wait()
 
     async def publish(self, version: int | None, weights: Path) -> None:
         """Serve other weights: pause, reload, clear caches, go on. `version`: None if they aren't the policy's.
@@ -165,7 +220,7 @@ class ModelServer:
 
     async def _warm_up(self) -> None:
         """The first answers compile kernels and take seconds: let them be nobody's."""
-        generate = self.generate()
+        generate = open_endpoint(self.endpoint)
         prompt = Prompt("Warm-up.", ("Say yes. " * 50,))
         await asyncio.gather(*(generate(prompt, Sampling(temperature=1.0, max_tokens=4)) for _ in range(4)))
 

@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import pytest_asyncio
 import torch
@@ -122,6 +123,26 @@ async def test_published_weights_answer_with_their_own_output_head(
     assert {response.weights for response in responses} == {1}
     assert gap(other_weights, responses, work) < BOUND
     assert gap(STARTER, responses, work) > 2 * gap(other_weights, responses, work)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_killed_engine_is_started_again_with_the_weights_that_it_served(
+    server: ModelServer, other_weights: Path
+) -> None:
+    assert (server.model, server.num_starts) == (other_weights, 1)
+    (api,) = [process for process in psutil.Process().children() if "api_server" in " ".join(process.cmdline())]
+    engine = max(api.children(recursive=True), key=lambda process: process.memory_info().rss)
+    engine.kill()
+    responses = await ask(server)
+    assert server.num_starts == 2
+    assert {response.weights for response in responses} == {1}
+    assert not api.is_running()
+
+
+@pytest.mark.asyncio
+async def test_a_server_given_by_address_is_not_started_here(tmp_path: Path) -> None:
+    server = ModelServer(ServerSettings(base_url="http://127.0.0.1:9"), tmp_path, tmp_path / "log")
+    assert not await server.revive(0)
 
 
 @pytest.mark.asyncio(loop_scope="module")
