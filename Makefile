@@ -11,10 +11,11 @@ quickstart: setup ## the whole loop on the built-in practice sites, on a laptop
 test: setup ## every test: real Chromium, real model server
 	$(PYTHON) -m pytest
 
-check: setup ## format, lint, types
+check: setup ## format, lint, types, which package may import which
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m pyright
+	$(PYTHON) -m pytest -q tests/test_structure.py
 
 clean: ## remove what set-up made; runs/ stays
 	rm -rf .venv .setup_s sites/static/pictures .pytest_cache .ruff_cache .hypothesis
