@@ -6,9 +6,10 @@ finds the element that the next move names, and replies in the policy's own form
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,17 +103,32 @@ class Script:
     moves: tuple[Move, ...]
 
 
-def scripts(sites: Sequence[str], worlds: Sequence[int]) -> Iterator[Script]:
-    """Every solution and near miss of the gold tasks of these training worlds."""
-    for site in sites:
-        for number in worlds:
-            for task in gold_tasks(SITES[site], f"train-{number}"):
-                for index, moves in enumerate((task.solution, *task.near_misses)):
-                    yield Script(f"{task.id.replace('/', '_')}_{index}", site, task, moves)
+def scripts(tasks: Iterable[GoldTask]) -> list[Script]:
+    """Every solution and near miss of these tasks."""
+    return [_script(task, n, moves) for task in tasks for n, moves in enumerate((task.solution, *task.near_misses))]
 
 
-async def collect(folder: Path, blobs: BlobStore, sites: Sequence[str], worlds: Sequence[int]) -> list[Trajectory]:
-    """The records of all scripts, kept as JSON files in `folder`: those that are there already aren't acted again."""
+def solutions(tasks: Iterable[GoldTask]) -> list[Script]:
+    """The solutions of these tasks."""
+    return [_script(task, 0, task.solution) for task in tasks]
+
+
+def _script(task: GoldTask, number: int, moves: tuple[Move, ...]) -> Script:
+    return Script(f"{task.id.replace('/', '_')}_{number}", task.id.split("/")[0], task, moves)
+
+
+def training_tasks(sites: Iterable[str], worlds: Iterable[int], max_moves: int | None = None) -> list[GoldTask]:
+    """The gold tasks of training worlds; `max_moves` leaves out those with longer solutions."""
+    return [
+        task
+        for site, number in itertools.product(sites, worlds)
+        for task in gold_tasks(SITES[site], f"train-{number}")
+        if max_moves is None or len(task.solution) <= max_moves
+    ]
+
+
+async def collect(folder: Path, blobs: BlobStore, wanted: Iterable[Script]) -> list[Trajectory]:
+    """The records of scripts, kept as JSON files in `folder`: those that are there already aren't acted again."""
 
     @contextlib.asynccontextmanager
     async def stage() -> AsyncIterator[Act[Script]]:
@@ -127,7 +143,7 @@ async def collect(folder: Path, blobs: BlobStore, sites: Sequence[str], worlds: 
 
                 yield act
 
-    return await record(folder, {script.name: script for script in scripts(sites, worlds)}, stage(), EPISODES_AT_ONCE)
+    return await record(folder, {script.name: script for script in wanted}, stage(), EPISODES_AT_ONCE)
 
 
 def practice_website(site: str) -> Website:

@@ -2,7 +2,6 @@
 
 import json
 import random
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,26 +11,25 @@ import evaluator.judge
 import policy.prompt
 import proposer.propose
 from evaluator.judge import JudgeSettings, last_screenshots
-from evaluator.truth import gold_task, ground_truth
+from evaluator.truth import ground_truth
 from policy.agent import AgentSettings
 from policy.blobs import BlobStore
 from policy.trajectory import Observation, Step, Trajectory
 from proposer.generate import Prompt
 from proposer.look import Look
 from proposer.propose import ProposerSettings, shows_names
+from rl.evidence import reason
 from rl.model import open_picture
 from rl.selection import Sample
 
 Item = TypeVar("Item")
 
-REASONS = {True: "as the task asks.", False: "not as the task asks."}
 SUCCESS_SHARE = 0.45
 """Share of successes among the judge's lessons: under half, since a false success is what spoils learning."""
 OWN_SHARE = 0.6
 """Share of a policy's own failures among the failures, where there are enough of them."""
 GIVEN_UP_SHARE = 0.1
 """Share among the failures of those of a policy that gave no answer: they are easy to tell."""
-MAX_SEEN_CHARS = 80
 END_OF_TURN = "<|im_end|>"
 
 
@@ -90,7 +88,7 @@ def judge_lessons(
     kind instead of looking: that "done" means failure, say, where most kinds that end so are hard ones.
 
     Args:
-        attempts: Demonstrations: solutions and near misses.
+        attempts: Demonstrations: near misses, and the solution of every task that anything here is an attempt at.
         practised: A policy's own attempts.
         blobs: Their screenshots.
         processor: The model's.
@@ -99,47 +97,66 @@ def judge_lessons(
     """
     rng = random.Random(seed)
     kinds = sorted(_by_kind(attempts, practised, rng), key=lambda kind: len(kind.successes))
-    chosen: list[tuple[bool, Trajectory]] = []
+    chosen: list[_Lesson] = []
     for index, kind in enumerate(kinds):  # kinds with few successes first; the others take up what those leave
         chosen += kind.some((count - len(chosen)) // (len(kinds) - index), rng)
-    rng.shuffle(chosen)
-    return [_judged(attempt, success, blobs, processor) for success, attempt in chosen]
+    return [_judged(lesson, blobs, processor) for lesson in rng.sample(chosen, len(chosen))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lesson:
+    """An attempt with what a judge is to say of it."""
+
+    attempt: Trajectory
+    reason: str
+    success: bool
 
 
 @dataclass(slots=True)
 class _Kind:
-    """The attempts at one kind of task, of a site."""
+    """What is to be learned from the attempts at one kind of task, of a site."""
 
-    successes: list[Trajectory] = field(default_factory=list)
-    own: list[Trajectory] = field(default_factory=list)
+    successes: list[_Lesson] = field(default_factory=list)
+    own: list[_Lesson] = field(default_factory=list)
     """A policy's failures that ended with an answer: the hard ones; the others gave up."""
-    given_up: list[Trajectory] = field(default_factory=list)
-    made: list[Trajectory] = field(default_factory=list)
+    given_up: list[_Lesson] = field(default_factory=list)
+    made: list[_Lesson] = field(default_factory=list)
     """Failures by script, and those made from successes."""
 
-    def some(self, count: int, rng: random.Random) -> list[tuple[bool, Trajectory]]:
-        """Attempts with what they are, about `count`, or fewer where there aren't as many."""
+    def some(self, count: int, rng: random.Random) -> list[_Lesson]:
+        """About `count` of them, or fewer where there aren't as many."""
         successes = _some(self.successes, round(count * SUCCESS_SHARE), rng)
         num_failures = round(len(successes) * (1 - SUCCESS_SHARE) / SUCCESS_SHARE)
         failures = _some(self.own, round(num_failures * OWN_SHARE), rng)
         failures += _some(self.given_up, round(num_failures * GIVEN_UP_SHARE), rng)
         failures += _some(self.made, num_failures - len(failures), rng)
-        return [(True, attempt) for attempt in successes] + [(False, attempt) for attempt in failures]
+        return successes + failures
 
 
 def _by_kind(attempts: Sequence[Trajectory], practised: Sequence[Trajectory], rng: random.Random) -> Iterable[_Kind]:
+    """What can be learned from, by kind: where the words before the verdict would speak against it, nothing can."""
     kinds: dict[tuple[str, str], _Kind] = defaultdict(_Kind)
-    for attempt in (*attempts, *practised):
-        if ground_truth(attempt):
-            kinds[_kind(attempt)].successes.append(attempt)
-    for attempt in practised:
-        if ground_truth(attempt) is False:
-            kind = kinds[_kind(attempt)]
-            (kind.given_up if attempt.answer is None else kind.own).append(attempt)
-    scripted = [attempt for attempt in attempts if ground_truth(attempt) is False]
-    for attempt in (*scripted, *_misjudged([t for kind in kinds.values() for t in kind.successes], rng)):
-        kinds[_kind(attempt)].made.append(attempt)
+    successes = [attempt for attempt in (*attempts, *practised) if ground_truth(attempt)]
+    solutions = {attempt.task.gold_id: attempt for attempt in reversed(successes)}  # the scripted ones come last
+
+    def add(attempt: Trajectory, success: bool, group: list[_Lesson]) -> None:
+        solution = solutions[attempt.task.gold_id]
+        why = reason(attempt, solution)
+        if why.fits if success else why != reason(solution, solution):
+            group.append(_Lesson(attempt, why.text, success))
+
+    for attempt in successes:
+        add(attempt, True, kinds[_kind(attempt)].successes)
+    for attempt in (*filter(_failed, attempts), *_misjudged(successes, rng)):
+        add(attempt, False, kinds[_kind(attempt)].made)
+    for attempt in filter(_failed, practised):
+        kind = kinds[_kind(attempt)]
+        add(attempt, False, kind.given_up if attempt.answer is None else kind.own)
     return kinds.values()
+
+
+def _failed(attempt: Trajectory) -> bool:
+    return ground_truth(attempt) is False
 
 
 def _kind(attempt: Trajectory) -> tuple[str, str]:
@@ -169,75 +186,13 @@ def _misjudged(successes: Sequence[Trajectory], rng: random.Random) -> Iterator[
             yield attempt.model_copy(update=early | {"answer": rng.choice(["done", None])})
 
 
-def _judged(attempt: Trajectory, success: bool, blobs: BlobStore, processor: Any) -> Sample:
-    """What the judge is to say: what the task names, what the page shows of it, what the agent said, and the verdict.
-
-    Said one after the other, what is to be compared stands close together, and a small model compares it far better.
-    """
-    settings = JudgeSettings()
+def _judged(lesson: _Lesson, blobs: BlobStore, processor: Any) -> Sample:
+    settings, attempt = JudgeSettings(), lesson.attempt
     pictures = [blobs.get(name) for name in last_screenshots(attempt, settings.num_screenshots)]
-    said = attempt.answer if attempt.answer is not None else "missing"
-    page = attempt.final.title.rpartition(" - ")[0] if attempt.final else "unknown"
-    asked = ", ".join(named(attempt.task.instruction)) or "nothing"
-    reason = (
-        f"The task names {asked}. The page is {page}, it shows {evidence(attempt) or 'nothing'}, "
-        f"the answer is {said}: {REASONS[success]}"
-    )
-    reply = f"Reason: {reason}\nVerdict: {'success' if success else 'failure'}"
+    reply = f"Reason: {lesson.reason}\nVerdict: {'success' if lesson.success else 'failure'}"
     return encode(
         evaluator.judge.render(attempt, pictures, settings), reply, blobs, processor, name=f"{attempt.id}#judge"
     )
-
-
-def named(instruction: str) -> list[str]:
-    """What an instruction names: quoted words, numbers and proper names (capitalised words after the first one)."""
-    found = re.findall(r"\"(.+?)\"|(?<=[^.?!]\s)(\$?\d[\w.]*\w|\$?\d|[A-Z][\w-]*(?: [A-Z][\w-]*)*)", instruction)
-    return list(dict.fromkeys(quoted or name for quoted, name in found))
-
-
-def evidence(attempt: Trajectory) -> str:
-    """The line of the final page that says most about the task, and one that says what else it asks; or nothing.
-
-    A line that holds the right answer comes first, where the task has one, whatever the agent answered: to judge an
-    answer is to look the right one up. Next one that holds the answer given; among those, or else among all, the one
-    that shares most words with the instruction, and rather a line of text than an element. The second line must share
-    at least two of the words that the first doesn't hold.
-    """
-    lines = attempt.final.listing.splitlines() if attempt.final else []
-    wanted = {word.casefold() for word in _words(attempt.task.instruction) if len(word) > 3 or not word.islower()}
-    gold_id = attempt.task.gold_id
-    right = gold_task(gold_id).goal.answers if gold_id else ()
-    given = () if attempt.answer is None else (attempt.answer,)
-    telling = _holding(lines, right) or _holding(lines, given)
-
-    def closeness(line: str) -> tuple[int, bool]:
-        return len(wanted & _folded(line)), not _MARK.search(line)
-
-    first = max(telling or lines, key=closeness, default="")
-    if not telling and not wanted & _folded(first):
-        return ""
-    wanted -= _folded(first)
-    second = max(lines, key=closeness)
-    seen = [first, second] if len(wanted & _folded(second)) > 1 else [first]
-    return " / ".join(line[:MAX_SEEN_CHARS] for line in seen)
-
-
-_MARK = re.compile(r"\[\d+\]")
-
-
-def _holding(lines: Sequence[str], phrases: Iterable[str]) -> list[str]:
-    """The lines that hold all words of one of the phrases."""
-    wanted = [words for phrase in phrases if (words := _folded(phrase))]
-    return [line for line in lines if any(words <= _folded(line) for words in wanted)]
-
-
-def _folded(text: str) -> set[str]:
-    return {word.casefold() for word in _words(text)}
-
-
-def _words(text: str) -> set[str]:
-    """Words and numbers of a text, without the marks of elements."""
-    return set(re.findall(r"\w+(?:[.-]\w+)*", _MARK.sub("", text)))
 
 
 def proposer_lessons(

@@ -37,14 +37,13 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 
 from policy.blobs import BlobStore
 from policy.trajectory import Trajectory
-from rl.demonstrate import collect
+from rl.demonstrate import collect, scripts, solutions, training_tasks
 from rl.learner import LearnerSettings, train
 from rl.lessons import judge_lessons, policy_lessons, proposer_lessons
 from rl.model import load_model
 from rl.practise import practise
 from rl.selection import Sample
-from sites.catalogue import SITES
-from sites.contract import gold_tasks
+from sites.contract import GoldTask
 
 logger = logging.getLogger(__name__)
 
@@ -82,9 +81,9 @@ class Recipe(BaseModel):
     """Sampling temperature there."""
     num_policy_lessons: int = Field(default=700, ge=1)
     """Steps of demonstrations for the policy: few, so that there is room to learn."""
-    num_judge_lessons: int = Field(default=1300, ge=1)
+    num_judge_lessons: int = Field(default=1150, ge=1)
     """Judged attempts for the judge."""
-    num_proposer_lessons: int = Field(default=400, ge=1)
+    num_proposer_lessons: int = Field(default=300, ge=1)
     """Pages with a task for the proposer."""
     max_moves: int = Field(default=3, ge=1)
     """The proposer is taught, and the policy tries itself on, tasks whose scripted solution has at most so many moves:
@@ -196,7 +195,8 @@ def make_parts(
     if not base.exists():
         build_base(base, work)
     blobs = BlobStore(work / "blobs")
-    attempts = asyncio.run(collect(work / "demonstrations", blobs, recipe.sites, recipe.worlds))
+    scripted = scripts(training_tasks(recipe.sites, recipe.worlds))
+    attempts = asyncio.run(collect(work / "demonstrations", blobs, scripted))
     teach = {"policy": _teach_policy, "frozen": _teach_frozen}
     return {name: teach[name](work, attempts, blobs, recipe, parts) for name in names}
 
@@ -213,26 +213,23 @@ def _teach_frozen(
     work: Path, attempts: Sequence[Trajectory], blobs: BlobStore, recipe: Recipe, parts: Path
 ) -> dict[str, float]:
     processor = AutoProcessor.from_pretrained(work / "base")
-    practised = _practise(work, blobs, recipe, parts / "policy")
-    lessons = judge_lessons(attempts, practised, blobs, processor, recipe.num_judge_lessons, recipe.seed)
+    tried = training_tasks(recipe.sites, recipe.practised_worlds, recipe.max_moves)
+    practised = _practise(work, tried, blobs, recipe.practised_temperature, parts / "policy")
+    solved = asyncio.run(collect(work / "demonstrations", blobs, solutions(tried)))
+    lessons = judge_lessons([*attempts, *solved], practised, blobs, processor, recipe.num_judge_lessons, recipe.seed)
     easy = [attempt for attempt in attempts if len(attempt.steps) <= recipe.max_moves]
     lessons += proposer_lessons(easy, blobs, processor, recipe.num_proposer_lessons, recipe.seed)
     return _teach(work / "base", lessons, blobs, recipe.frozen, parts / "frozen")
 
 
-def _practise(work: Path, blobs: BlobStore, recipe: Recipe, part: Path) -> list[Trajectory]:
+def _practise(
+    work: Path, tasks: Sequence[GoldTask], blobs: BlobStore, temperature: float, part: Path
+) -> list[Trajectory]:
     """The new policy's own attempts; another policy's are kept apart from them."""
     folder = work / f"practised-{_sha256(part / 'adapter_model.safetensors')[:12]}"
-    golds = [
-        gold
-        for site in recipe.sites
-        for number in recipe.practised_worlds
-        for gold in gold_tasks(SITES[site], f"train-{number}")
-        if len(gold.solution) <= recipe.max_moves
-    ]
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         merge(work / "base", part, Path(scratch))
-        return asyncio.run(practise(Path(scratch), folder, blobs, golds, recipe.practised_temperature))
+        return asyncio.run(practise(Path(scratch), folder, blobs, tasks, temperature))
 
 
 def _teach(

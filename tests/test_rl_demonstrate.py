@@ -1,5 +1,6 @@
 """Demonstrations: scripted solutions acted out in the real browser, and the lessons made from them."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,10 @@ from evaluator.truth import ground_truth
 from policy.blobs import BlobStore
 from policy.browser import Browser
 from policy.prompt import parse
-from policy.trajectory import Observation, Outcome, Trajectory
-from proposer.task import Task, Website
+from policy.trajectory import Outcome
+from proposer.task import Website
 from rl.demonstrate import DemonstrationError, demonstrate, find_mark
-from rl.lessons import evidence, judge_lessons, policy_lessons, proposer_lessons
+from rl.lessons import judge_lessons, policy_lessons, proposer_lessons
 from sites.catalogue import SITES
 from sites.contract import Move, gold_tasks
 from sites.server import PracticeServer
@@ -54,9 +55,13 @@ async def test_lessons_are_what_each_role_is_to_say(browser: Browser, blobs: Blo
         processor.tokenizer.decode(lesson.token_ids)
         for lesson in judge_lessons(attempts[:2], attempts[2:], blobs, processor, count=5, seed=0)
     ]
+    wanted = re.compile(r"Wanted (Added .* to your cart)\. Seen (.*)\. Given")
+    for verdict in verdicts:
+        match = wanted.search(verdict)
+        assert match is not None
+        assert ("success" in verdict) == (match[1] == match[2])
     assert sum("success" in verdict for verdict in verdicts) == 1
-    assert sum("failure" in verdict for verdict in verdicts) >= 2
-    assert all("The page is Cart" in verdict for verdict in verdicts if "success" in verdict)
+    assert sum("failure" in verdict for verdict in verdicts) >= 1
     proposals = [
         processor.tokenizer.decode(lesson.token_ids)
         for lesson in proposer_lessons(attempts, blobs, processor, count=9, seed=0)
@@ -78,22 +83,3 @@ def test_a_mark_is_found_by_the_whole_name() -> None:
     assert find_mark(listing, "Sort by") == 9
     assert find_mark(listing, "Cart (2)") == 4
     assert find_mark(listing, "Copper") is None
-
-
-def at_the_end(instruction: str, answer: str | None, listing: str) -> Trajectory:
-    page = Observation(url="http://x/", title="Kitchen - Shop", elements=(), listing=listing, screenshot="0" * 64)
-    task = Task(website=Website(name="shop", url="practice:shop"), instruction=instruction, world="train-1")
-    return Trajectory(id="t", task=task, steps=(), outcome=Outcome.FINISHED, answer=answer, final=page)
-
-
-def test_evidence_is_the_line_with_the_answer_that_speaks_of_the_task_else_the_one_closest_to_it() -> None:
-    page = "<a> Copper Lamp [1]  $12.50\n<a> Copper Kettle [2]  $12.50\n3 products"
-    assert evidence(at_the_end("What does the Copper Kettle cost?", "$12.50", page)) == "<a> Copper Kettle [2]  $12.50"
-    assert evidence(at_the_end("How many products are there?", "3", page)) == "3 products"
-    assert evidence(at_the_end("Open the Copper Lamp.", "done", page)) == "<a> Copper Lamp [1]  $12.50"
-    assert evidence(at_the_end("What does the Copper Kettle cost?", "$99", page)) == "<a> Copper Kettle [2]  $12.50"
-    assert evidence(at_the_end("Clear the cart.", "done", "nothing here")) == ""
-    both = at_the_end(
-        "Which costs more, the Copper Kettle or the Silver Spoon?", "Copper Kettle", f"{page}\nSilver Spoon  $3"
-    )
-    assert evidence(both) == "<a> Copper Kettle [2]  $12.50 / Silver Spoon  $3"
