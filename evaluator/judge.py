@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from evaluator.claims import Claims, check
 from evaluator.verdict import Judgement, Verdict
 from policy.blobs import BlobStore
 from policy.prompt import describe
@@ -47,6 +48,9 @@ class JudgeSettings(BaseModel):
     the verdict undecided. Other verdicts need one vote: a false success is what spoils learning."""
     tries: int = Field(default=2, ge=1)
     """Replies asked for, for one vote, before it is undecided."""
+    checked: bool = False
+    """Whether the judge only quotes and the verdict is computed from its quotes (evaluator/claims.py), whatever it says
+    itself: for the starter's judge, which is taught to answer so. A reply in another form is asked for again."""
 
 
 def render(trajectory: Trajectory, pictures: Sequence[bytes], settings: JudgeSettings) -> Prompt:
@@ -108,11 +112,11 @@ async def judge(
     """
     pictures = [blobs.get(blob) for blob in last_screenshots(trajectory, settings.num_screenshots)]
     prompt = render(trajectory, pictures, settings)
-    judgement, reason = await _ask(generate, prompt, settings, vote=0)
+    judgement, reason = await _ask(generate, prompt, trajectory, settings, vote=0)
     for vote in range(1, settings.num_votes):
         if judgement is not Judgement.SUCCESS:
             break
-        again, doubt = await _ask(generate, prompt, settings, vote)
+        again, doubt = await _ask(generate, prompt, trajectory, settings, vote)
         if again is not Judgement.SUCCESS:
             judgement, reason = Judgement.UNDECIDED, f"{reason} Asked again: {doubt}"
     return Verdict(
@@ -120,12 +124,18 @@ async def judge(
     )
 
 
-async def _ask(generate: Generate, prompt: Prompt, settings: JudgeSettings, vote: int) -> tuple[Judgement, str]:
+async def _ask(
+    generate: Generate, prompt: Prompt, trajectory: Trajectory, settings: JudgeSettings, vote: int
+) -> tuple[Judgement, str]:
     """One vote; undecided if no try holds one."""
     for attempt in range(settings.tries):
         temperature = VOTE_TEMPERATURE if vote or attempt else 0.0  # greedy, the same words would come back
         seed = vote * settings.tries + attempt
         reply = await generate(prompt, Sampling(temperature, settings.max_tokens, seed))
-        if parsed := parse(reply.text):
-            return parsed
+        if said := parse(reply.text):
+            if not settings.checked:
+                return said
+            if claims := Claims.parse(said[1]):
+                judgement, why = check(claims, trajectory)
+                return judgement, f"{said[1]} Checked: {why}."
     return Judgement.UNDECIDED, "no reply held a verdict"

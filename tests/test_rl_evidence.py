@@ -2,9 +2,10 @@
 
 import pytest
 
+from evaluator.claims import clean, page_lines
 from policy.trajectory import Action, ActionKind, Observation, Outcome, Step, Trajectory
 from proposer.task import Task, Website
-from rl.evidence import clean, page_lines, reason
+from rl.evidence import reason
 from sites.catalogue import SITES
 from sites.contract import GoldTask, gold_tasks
 
