@@ -31,7 +31,8 @@ NUM_TASKS = 24
 @pytest.fixture
 def team(tmp_path: Path):
     """A team with 24 planned training episodes of round 1 and none rolled out."""
-    config = configs.load("quickstart", [f"run.runs_dir={tmp_path}", "tracking.wandb=off"])
+    settings = [f"run.runs_dir={tmp_path}", "tracking.wandb=off", "judge.checked=false"]
+    config = configs.load("quickstart", settings)
     for name in (inbox.INBOX, "manifests"):
         (tmp_path / name).mkdir()
     with Ledger(tmp_path) as ledger, Tracker(tmp_path, config.tracking, {}) as tracker:
