@@ -46,6 +46,9 @@ class ProposerSettings(BaseModel):
     """Shorter instructions are rejected."""
     max_words: int = Field(default=60, ge=1)
     """Longer instructions are rejected."""
+    max_per_opening: int | None = Field(default=None, ge=1)
+    """Tasks of one website or world in a round that may begin with the same word (Show, Find, Add ...); None: any
+    number. A small proposer writes what its page most obviously allows, and what isn't practised isn't learned."""
     grounded: bool = False
     """Reject instructions with a proper name that the page doesn't show; for proposers that make names up."""
 
@@ -57,7 +60,7 @@ class Proposals:
     tasks: list[Task] = field(default_factory=list)
     num_proposed: int = 0
     rejections: Counter[str] = field(default_factory=Counter)
-    """Reason -> count: malformed, too_short, too_long, ungrounded, duplicate, held_out."""
+    """Reason -> count: malformed, too_short, too_long, ungrounded, held_out, duplicate, crowded."""
 
 
 def render(website: Website, look: Look, settings: ProposerSettings) -> Prompt:
@@ -127,7 +130,7 @@ async def propose(
     gate = _Gate({normal(text) for text in taken}, {normal(text) for text in held_out}, settings)
     found = Proposals()
     seeds = iter(random.Random(seed).sample(range(2**31), int(num_tasks * settings.max_calls_per_task)))
-    pages = itertools.cycle(looks)
+    pages = itertools.cycle(looks[::-1])  # the start page last: what it names needs no searching
     while len(found.tasks) < num_tasks and (batch := list(itertools.islice(seeds, CALLS_AT_ONCE))):
         shown = list(itertools.islice(pages, len(batch)))
         prompts = [render(website, look, settings) for look in shown]
@@ -152,6 +155,7 @@ class _Gate:
     taken: set[str]
     held_out: set[str]
     settings: ProposerSettings
+    openings: Counter[str] = field(default_factory=Counter)
 
     def reject(self, instruction: str, look: Look) -> str:
         """Why an instruction isn't kept; empty if it is, and then it counts as taken."""
@@ -168,5 +172,9 @@ class _Gate:
             return "held_out"
         if key in self.taken:
             return "duplicate"
+        opening = instruction.split()[0].casefold()
+        if self.settings.max_per_opening is not None and self.openings[opening] >= self.settings.max_per_opening:
+            return "crowded"
+        self.openings[opening] += 1
         self.taken.add(key)
         return ""
