@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -66,6 +67,33 @@ async def test_where_asked_for_tasks_name_only_what_their_page_shows() -> None:
         found = await propose(SHOP, "train-1", [LOOK], says(replies), num_tasks=2, settings=settings, seed=1)
         assert len(found.tasks) == num_kept
         assert found.rejections["ungrounded"] == 2 - num_kept
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("limit", "num_kept"), [(None, 3), (2, 2), (1, 1)])
+async def test_where_asked_for_tasks_do_not_all_begin_alike(limit: int | None, num_kept: int) -> None:
+    replies = [task("Open the Copper Kettle."), task("open the cart."), task("Open the Brass Lamp.")]
+    settings = SETTINGS.model_copy(update={"max_per_opening": limit})
+    found = await propose(SHOP, "train-1", [LOOK], says(replies), num_tasks=3, settings=settings, seed=1)
+    assert len(found.tasks) == num_kept
+    assert found.rejections["crowded"] == 3 - num_kept
+
+
+@pytest.mark.asyncio
+async def test_the_start_page_comes_last() -> None:
+    asked: list[str] = []
+
+    async def keep(prompt: Prompt, sampling: Sampling) -> Response:
+        asked.append(str(prompt.parts[-1]))
+        return Response(task(f"Open thing number {len(asked)}."))
+
+    looks = [replace(LOOK, title=title) for title in ("Start", "Second", "Third")]
+    await propose(SHOP, "train-1", looks, keep, num_tasks=3, settings=SETTINGS, seed=1)
+    assert [next(title for title in ("Start", "Second", "Third") if title in text) for text in asked[:3]] == [
+        "Third",
+        "Second",
+        "Start",
+    ]
 
 
 @pytest.mark.asyncio
