@@ -1,6 +1,7 @@
 """Selection: only the agent's judged successes are learned from, balanced over tasks."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.makers import step, trajectory
 S, F, U = Judgement.SUCCESS, Judgement.FAILURE, Judgement.UNDECIDED
 
 
-def chosen(judged: list[tuple[Trajectory, Judgement]], **settings: int) -> Selection:
+def chosen(judged: list[tuple[Trajectory, Judgement]], **settings: Any) -> Selection:
     verdicts = [
         Verdict(trajectory_id=t.id, judgement=judgement, reason="", judge="j", prompt_hash="h")
         for t, judgement in judged
