@@ -150,7 +150,8 @@ class ModelServer:
             ModelError: it has died more often than `max_restarts` allows, or does not start.
         """
         async with self._reviving:  # of many that ask, the first one starts it and the others wait
-            if self.num_starts == num_starts and self.num_starts and await self._is_dead():
+            # Without a process it was given by address, or has been stopped: a late request must not bring it back.
+            if self.num_starts == num_starts and self._process is not None and await self._is_dead():
                 if self.num_starts > self.settings.max_restarts:
                     raise ModelError(f"vLLM died {self.num_starts} times; see {self.log}")
                 logger.warning("vLLM has died; starting it again with %s (its words are in %s)", self.model, self.log)
