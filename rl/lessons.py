@@ -40,7 +40,8 @@ def policy_lessons(
     kinds: dict[tuple[str, str], list[tuple[Trajectory, int]]] = defaultdict(list)
     for attempt in attempts:
         if ground_truth(attempt):
-            kinds[_kind(attempt)] += [(attempt, index) for index in range(len(attempt.steps))]
+            acted = [index for index, step in enumerate(attempt.steps) if step.action]
+            kinds[_kind(attempt)] += [(attempt, index) for index in acted]
     chosen = _evenly(kinds.values(), count, random.Random(seed))
     return [_acted(attempt, index, blobs, processor) for attempt, index in chosen]
 

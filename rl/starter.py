@@ -37,7 +37,7 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 
 from policy.blobs import BlobStore
 from policy.trajectory import Trajectory
-from rl.demonstrate import collect, scripts, solutions, training_tasks
+from rl.demonstrate import collect, scripts, solutions, stumbles, training_tasks
 from rl.learner import LearnerSettings, train
 from rl.lessons import judge_lessons, policy_lessons, proposer_lessons
 from rl.model import load_model
@@ -195,8 +195,8 @@ def make_parts(
     if not base.exists():
         build_base(base, work)
     blobs = BlobStore(work / "blobs")
-    scripted = scripts(training_tasks(recipe.sites, recipe.worlds))
-    attempts = asyncio.run(collect(work / "demonstrations", blobs, scripted))
+    tasks = training_tasks(recipe.sites, recipe.worlds)
+    attempts = asyncio.run(collect(work / "demonstrations", blobs, [*scripts(tasks), *stumbles(tasks)]))
     teach = {"policy": _teach_policy, "frozen": _teach_frozen}
     return {name: teach[name](work, attempts, blobs, recipe, parts) for name in names}
 
