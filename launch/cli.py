@@ -238,19 +238,19 @@ def train_starter(
         "runs/starter"
     ),
     seed: Annotated[int, typer.Option(help="Of the choice of lessons and their order.", min=0)] = 0,
-    only: Annotated[str | None, typer.Option(help="Train one part only: policy or frozen.")] = None,
+    only: Annotated[str | None, typer.Option(help="Train one part only: policy, judge or proposer.")] = None,
 ) -> None:
     """Train the parts in rl/starter_parts again, from scripted demonstrations of the practice sites.
 
     Example: `python -m launch starter train`
     """
-    if only not in (None, "policy", "frozen"):
-        raise typer.BadParameter(f"{only}: expected policy or frozen", param_hint="--only")
+    if only not in (None, "policy", "judge", "proposer"):
+        raise typer.BadParameter(f"{only}: expected policy, judge or proposer", param_hint="--only")
     with _errors():
-        from rl.starter import Recipe, make_parts
+        from rl.starter import ROLES, Recipe, make_parts
 
         logging.basicConfig(level=logging.INFO, handlers=[RichHandler(console=err, show_path=False)], force=True)
-        out.print_json(json.dumps(make_parts(work, Recipe(seed=seed), names=[only] if only else ["policy", "frozen"])))
+        out.print_json(json.dumps(make_parts(work, Recipe(seed=seed), roles=[only] if only else ROLES)))
 
 
 def _execute(config: Config, first: Path | None = None) -> None:

