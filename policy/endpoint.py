@@ -81,12 +81,10 @@ def _request(settings: EndpointSettings, prompt: Prompt, sampling: Sampling, wei
     }
     if sampling.seed is not None and settings.send_seed:
         request["seed"] = sampling.seed
-    if sampling.top_p < 1 or settings.exact_tokens:  # vLLM's default is the model's own
-        request["top_p"] = sampling.top_p
     if settings.exact_tokens:
         # The salt keeps cached prefixes of one version from serving another.
         extra = {"return_token_ids": True, "top_k": -1, "cache_salt": f"v{weights}"}
-        request |= {"logprobs": True, "extra_body": extra}
+        request |= {"logprobs": True, "top_p": 1.0, "extra_body": extra}
     return request
 
 

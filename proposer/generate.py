@@ -25,8 +25,6 @@ class Sampling:
     max_tokens: int = 96
     seed: int | None = None
     """None: the server draws its own."""
-    top_p: float = 1.0
-    """Each token is drawn from the likeliest ones that together have this share of the probability."""
 
 
 @dataclass(frozen=True, slots=True)

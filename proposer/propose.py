@@ -34,9 +34,6 @@ class ProposerSettings(BaseModel):
 
     temperature: float = Field(default=1.0, ge=0)
     """Sampling temperature."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """Words are drawn from the likeliest that together have this share of the probability: what a small proposer finds
-    unlikely is mostly what its page doesn't allow."""
     tasks_per_call: int = Field(default=1, ge=1)
     """Tasks asked for in one reply."""
     max_calls_per_task: float = Field(default=4.0, ge=1)
@@ -137,9 +134,7 @@ async def propose(
     while len(found.tasks) < num_tasks and (batch := list(itertools.islice(seeds, CALLS_AT_ONCE))):
         shown = list(itertools.islice(pages, len(batch)))
         prompts = [render(website, look, settings) for look in shown]
-        samplings = [
-            Sampling(settings.temperature, settings.max_tokens, call_seed, settings.top_p) for call_seed in batch
-        ]
+        samplings = [Sampling(settings.temperature, settings.max_tokens, call_seed) for call_seed in batch]
         replies = await asyncio.gather(*map(generate, prompts, samplings))
         written = [
             (look, task) for look, reply in zip(shown, replies, strict=True) for task in parse(reply.text) or [""]

@@ -80,19 +80,6 @@ async def test_where_asked_for_tasks_do_not_all_begin_alike(limit: int | None, n
 
 
 @pytest.mark.asyncio
-async def test_the_model_is_asked_to_sample_as_configured() -> None:
-    asked: list[Sampling] = []
-
-    async def keep(prompt: Prompt, sampling: Sampling) -> Response:
-        asked.append(sampling)
-        return Response(task("Open the Copper Kettle."))
-
-    settings = SETTINGS.model_copy(update={"temperature": 0.9, "top_p": 0.8, "max_tokens": 33})
-    await propose(SHOP, "train-1", [LOOK], keep, num_tasks=1, settings=settings, seed=1)
-    assert {(sampling.temperature, sampling.top_p, sampling.max_tokens) for sampling in asked} == {(0.9, 0.8, 33)}
-
-
-@pytest.mark.asyncio
 async def test_the_start_page_comes_last() -> None:
     asked: list[str] = []
 
