@@ -195,36 +195,23 @@ def make_parts(
     blobs = BlobStore(work / "blobs")
     tasks = training_tasks(recipe.sites, recipe.worlds)
     attempts = asyncio.run(collect(work / "demonstrations", blobs, scripts(tasks)))
-    teach = {"policy": _teach_policy, "judge": _teach_judge, "proposer": _teach_proposer}
-    return {role: teach[role](work, attempts, blobs, recipe, parts) for role in roles}
+    processor = AutoProcessor.from_pretrained(base)
 
+    def lessons(role: str) -> list[Sample]:
+        match role:
+            case "policy":
+                return policy_lessons(attempts, blobs, processor, recipe.num_policy_lessons, recipe.seed)
+            case "judge":
+                tried = training_tasks(recipe.sites, recipe.practised_worlds, recipe.max_moves)
+                practised = _practise(work, tried, blobs, recipe.practised_temperature, parts / "policy")
+                solved = asyncio.run(collect(work / "demonstrations", blobs, solutions(tried)))
+                shown = [*attempts, *solved]
+                return judge_lessons(shown, practised, blobs, processor, recipe.num_judge_lessons, recipe.seed)
+            case _:
+                easy = [attempt for attempt in attempts if len(attempt.steps) <= recipe.max_moves]
+                return proposer_lessons(easy, blobs, processor, recipe.num_proposer_lessons, recipe.seed)
 
-def _teach_policy(
-    work: Path, attempts: Sequence[Trajectory], blobs: BlobStore, recipe: Recipe, parts: Path
-) -> dict[str, float]:
-    processor = AutoProcessor.from_pretrained(work / "base")
-    lessons = policy_lessons(attempts, blobs, processor, recipe.num_policy_lessons, recipe.seed)
-    return _teach(work / "base", lessons, blobs, recipe.learner, parts / "policy")
-
-
-def _teach_judge(
-    work: Path, attempts: Sequence[Trajectory], blobs: BlobStore, recipe: Recipe, parts: Path
-) -> dict[str, float]:
-    processor = AutoProcessor.from_pretrained(work / "base")
-    tried = training_tasks(recipe.sites, recipe.practised_worlds, recipe.max_moves)
-    practised = _practise(work, tried, blobs, recipe.practised_temperature, parts / "policy")
-    solved = asyncio.run(collect(work / "demonstrations", blobs, solutions(tried)))
-    lessons = judge_lessons([*attempts, *solved], practised, blobs, processor, recipe.num_judge_lessons, recipe.seed)
-    return _teach(work / "base", lessons, blobs, recipe.learner, parts / "judge")
-
-
-def _teach_proposer(
-    work: Path, attempts: Sequence[Trajectory], blobs: BlobStore, recipe: Recipe, parts: Path
-) -> dict[str, float]:
-    processor = AutoProcessor.from_pretrained(work / "base")
-    easy = [attempt for attempt in attempts if len(attempt.steps) <= recipe.max_moves]
-    lessons = proposer_lessons(easy, blobs, processor, recipe.num_proposer_lessons, recipe.seed)
-    return _teach(work / "base", lessons, blobs, recipe.learner, parts / "proposer")
+    return {role: _teach(base, lessons(role), blobs, recipe.learner, parts / role) for role in roles}
 
 
 def _practise(
