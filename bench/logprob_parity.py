@@ -51,7 +51,7 @@ async def sample(server: ModelServer, browser: Browser, config: Config, steps: i
                 practice=practice,
                 generate=server.generate(),
                 settings=config.rollout.agent,
-                sampling=Sampling(temperature=1.0, seed=seed + number),
+                sampling=Sampling(config.rollout.agent.temperature, seed=seed + number),
             )
             for number, task in enumerate(tasks)
         )
@@ -66,7 +66,7 @@ def samples(record: Trajectory) -> list[Sample]:
             trajectory_id=record.id,
             step=index,
             pictures=(step.observation.screenshot,) if step.pictured else (),
-            **step.model_dump(include={"prompt_ids", "token_ids", "logprobs", "weights"}),
+            **step.model_dump(include={"prompt_ids", "token_ids", "logprobs", "temperature", "weights"}),
         )
         for index, step in enumerate(record.steps)
     ]

@@ -105,6 +105,7 @@ class Episode:
                 prompt_ids=response.prompt_ids,
                 token_ids=response.token_ids,
                 logprobs=response.logprobs,
+                temperature=self.sampling.temperature,
                 model_s=answered - asked,
                 browser_s=observe_s + time.monotonic() - answered,
             )

@@ -83,6 +83,8 @@ class Step(_Record):
     prompt_ids: tuple[int, ...] = ()
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
+    temperature: float = 1.0
+    """The sampling temperature, of which the log-probs are; 0: greedy."""
     model_s: float = 0.0
     """Seconds spent waiting for the model in this step."""
     browser_s: float = 0.0

@@ -39,7 +39,7 @@ class Response:
     token_ids: tuple[int, ...] = ()
     """Sampled ids, the end-of-turn token included; empty if the server doesn't tell."""
     logprobs: tuple[float, ...] = ()
-    """Log-probability (nats) of each of `token_ids` under the sampling distribution at temperature 1."""
+    """Log-probability (nats) of each of `token_ids` under the distribution sampled from, temperature included."""
     finish_reason: str = "stop"
     """``stop`` or ``length`` (cut at max_tokens)."""
 

@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,11 +41,17 @@ class DemonstrationError(RuntimeError):
     """A scripted move names an element that its page doesn't show."""
 
 
-def scripted(moves: Sequence[Move]) -> Generate:
-    """A policy that makes these moves in order, scrolling down to elements that aren't in view yet."""
+def scripted(moves: Sequence[Move], stumble: str = "") -> Generate:
+    """A policy that makes these moves in order, scrolling down to elements that aren't in view yet.
+
+    With a `stumble` it first clicks that name, which no element bears, and is told so.
+    """
     remaining = list(moves)
+    to_stumble = [stumble] if stumble else []
 
     async def generate(prompt: Prompt, sampling: Sampling) -> Response:
+        if to_stumble:
+            return Response(f"Thought: I look for it.\nAction: Click {to_stumble.pop()} [1]")
         listing = "".join(part for part in prompt.parts if isinstance(part, str))
         move = remaining[0]
         mark = find_mark(listing, move.target) if move.target else None
@@ -76,6 +82,7 @@ async def demonstrate(
     website: Website,
     trajectory_id: str,
     *,
+    stumble: str = "",
     browser: Browser,
     practice: PracticeServer,
 ) -> Trajectory:
@@ -87,7 +94,7 @@ async def demonstrate(
         trajectory_id,
         browser=browser,
         practice=practice,
-        generate=scripted(moves),
+        generate=scripted(moves, stumble),
         settings=AgentSettings(max_steps=MAX_STEPS),
         sampling=Sampling(),
     )
@@ -101,6 +108,8 @@ class Script:
     site: str
     task: GoldTask
     moves: tuple[Move, ...]
+    stumble: str = ""
+    """What is clicked in vain before the first move."""
 
 
 def scripts(tasks: Iterable[GoldTask]) -> list[Script]:
@@ -111,6 +120,15 @@ def scripts(tasks: Iterable[GoldTask]) -> list[Script]:
 def solutions(tasks: Iterable[GoldTask]) -> list[Script]:
     """The solutions of these tasks."""
     return [_script(task, 0, task.solution) for task in tasks]
+
+
+def stumbles(tasks: Iterable[GoldTask]) -> list[Script]:
+    """Solutions that search for a name, after a click on it in vain: what to do when a page doesn't show the name."""
+    return [
+        replace(script, name=f"{script.name}_stumble", stumble=script.moves[0].text)
+        for script in solutions(tasks)
+        if script.moves[0].target == "Search" and script.moves[0].text.istitle()
+    ]
 
 
 def _script(task: GoldTask, number: int, moves: tuple[Move, ...]) -> Script:
@@ -138,7 +156,13 @@ async def collect(folder: Path, blobs: BlobStore, wanted: Iterable[Script]) -> l
                 async def act(script: Script) -> Trajectory:
                     site = practice_website(script.site)
                     return await demonstrate(
-                        script.task, script.moves, site, script.name, browser=browser, practice=practice
+                        script.task,
+                        script.moves,
+                        site,
+                        script.name,
+                        stumble=script.stumble,
+                        browser=browser,
+                        practice=practice,
                     )
 
                 yield act

@@ -36,12 +36,19 @@ END_OF_TURN = "<|im_end|>"
 def policy_lessons(
     attempts: Iterable[Trajectory], blobs: BlobStore, processor: Any, count: int, seed: int
 ) -> list[Sample]:
-    """`count` steps of successful demonstrations as the policy will meet them, or fewer, even over kinds of tasks."""
-    kinds: dict[tuple[str, str], list[tuple[Trajectory, int]]] = defaultdict(list)
+    """`count` steps of successful demonstrations as the policy will meet them, or fewer.
+
+    Even over the places in a kind of task (its first step, its second, ...), so that every step of a long kind is seen as
+    often as the only one of a short one: even over kinds alone, a policy masters the short ones and never ends a long
+    one, and practice has no success to show it how.
+    """
+    places: dict[tuple[tuple[str, str], int], list[tuple[Trajectory, int]]] = defaultdict(list)
     for attempt in attempts:
         if ground_truth(attempt):
-            kinds[_kind(attempt)] += [(attempt, index) for index in range(len(attempt.steps))]
-    chosen = _evenly(kinds.values(), count, random.Random(seed))
+            deeds = [index for index, step in enumerate(attempt.steps) if step.action]  # none where a script stumbles
+            for place, index in enumerate(deeds):
+                places[_kind(attempt), place].append((attempt, index))
+    chosen = _evenly(places.values(), count, random.Random(seed))
     return [_acted(attempt, index, blobs, processor) for attempt, index in chosen]
 
 

@@ -66,6 +66,8 @@ class TrainedModel:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probs (nats) of the response tokens, padded on the right, and their mask; both (B, longest response).
 
+        They are those of the distribution that was sampled from: logits are divided by each sample's temperature.
+
         Example: responses of 2 and 3 tokens give shapes (2, 3) and a mask [[1, 1, 0], [1, 1, 1]].
         """
         ids_BT, attention_BT = self._padded(samples)
@@ -80,8 +82,9 @@ class TrainedModel:
             # The hidden state one before a token predicts it.
             places = [len(sample.prompt_ids) - 1 + r for sample in samples for r in range(len(sample.token_ids))]
             logits_RV = self._inner.lm_head(hidden_BTD[rows, places])
+        temperatures_R1 = torch.tensor([[samples[b].temperature] for b in rows], device=self.device)
         targets_R = torch.tensor([token for sample in samples for token in sample.token_ids], device=self.device)
-        flat_R = -torch.nn.functional.cross_entropy(logits_RV.float(), targets_R, reduction="none")
+        flat_R = -torch.nn.functional.cross_entropy(logits_RV.float() / temperatures_R1, targets_R, reduction="none")
         return self._unflatten(flat_R, [len(sample.token_ids) for sample in samples])
 
     def score(self, samples: Sequence[Sample], blobs: BlobStore, image_px: int | None) -> list[list[float]]:

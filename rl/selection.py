@@ -53,6 +53,8 @@ class Sample(BaseModel):
     """Response as sampled, end of turn included."""
     logprobs: tuple[float, ...]
     """Behaviour log-probs (nats) of `token_ids`; empty where they are not known."""
+    temperature: float = Field(default=1.0, gt=0)
+    """The sampling temperature: the policy is the distribution that was sampled from, so its logits are divided by it."""
     pictures: tuple[str, ...]
     """Blob names of the pictures in the prompt, in order."""
     weights: int | None
@@ -154,6 +156,7 @@ def _sample(trajectory_id: str, index: int, step: Step) -> Sample:
         prompt_ids=step.prompt_ids,
         token_ids=step.token_ids,
         logprobs=step.logprobs,
+        temperature=step.temperature or 1.0,
         pictures=(step.observation.screenshot,) if step.pictured else (),
         weights=step.weights,
     )

@@ -37,7 +37,7 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 
 from policy.blobs import BlobStore
 from policy.trajectory import Trajectory
-from rl.demonstrate import collect, scripts, solutions, training_tasks
+from rl.demonstrate import collect, scripts, solutions, stumbles, training_tasks
 from rl.learner import LearnerSettings, train
 from rl.lessons import judge_lessons, policy_lessons, proposer_lessons
 from rl.model import load_model
@@ -200,7 +200,9 @@ def make_parts(
     def lessons(role: str) -> list[Sample]:
         match role:
             case "policy":
-                return policy_lessons(attempts, blobs, processor, recipe.num_policy_lessons, recipe.seed)
+                stumbled = asyncio.run(collect(work / "demonstrations", blobs, stumbles(tasks)))
+                shown = [*attempts, *stumbled]
+                return policy_lessons(shown, blobs, processor, recipe.num_policy_lessons, recipe.seed)
             case "judge":
                 tried = training_tasks(recipe.sites, recipe.practised_worlds, recipe.max_moves)
                 practised = _practise(work, tried, blobs, recipe.practised_temperature, parts / "policy")

@@ -23,6 +23,7 @@ from tests.makers import observation
 
 STARTER = Path(__file__).parents[1] / "starter" / "policy"
 SETTINGS = LearnerSettings()
+TEMPERATURE = 0.7
 BOUND = 0.1
 """Nats: bf16 on both sides. A stale output head, or a picture that was read differently, is off by more than that."""
 
@@ -69,7 +70,7 @@ async def ask(server: ModelServer) -> list[Response]:
     page = observation(listing=listing)
     things = ("Copper Kettle", "Brass Lamp", "kettle", "lamp", "cheapest thing", "first thing")
     prompts = [render(f"Open the page of the {thing}.", page, [], PICTURE) for thing in things]
-    generate, sampling = server.generate(), Sampling(temperature=1.0, max_tokens=48)
+    generate, sampling = server.generate(), Sampling(TEMPERATURE, max_tokens=48)
     return list(await asyncio.gather(*(generate(prompt, sampling) for prompt in prompts)))
 
 
@@ -82,6 +83,7 @@ def as_samples(responses: list[Response], blobs: BlobStore) -> list[Sample]:
             prompt_ids=response.prompt_ids,
             token_ids=response.token_ids,
             logprobs=response.logprobs,
+            temperature=TEMPERATURE,
             pictures=(name,),
             weights=response.weights,
         )

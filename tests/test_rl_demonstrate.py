@@ -12,13 +12,14 @@ from policy.browser import Browser
 from policy.prompt import parse
 from policy.trajectory import Outcome
 from proposer.task import Website
-from rl.demonstrate import DemonstrationError, demonstrate, find_mark
+from rl.demonstrate import DemonstrationError, demonstrate, find_mark, stumbles
 from rl.lessons import judge_lessons, policy_lessons, proposer_lessons
 from sites.catalogue import SITES
 from sites.contract import Move, gold_tasks
 from sites.server import PracticeServer
 
 STARTER = Path(__file__).parents[1] / "starter" / "policy"
+SHOP = Website(name="shop", url="practice:shop")
 KINDS = {"shop": ("checkout", "cheapest"), "forum": ("new_thread", "member_city"), "helpdesk": ("set_status", "search")}
 
 
@@ -38,11 +39,10 @@ async def test_solutions_work_in_the_browser_and_near_misses_do_not(browser: Bro
 
 @pytest.mark.asyncio(loop_scope="session")
 async def test_lessons_are_what_each_role_is_to_say(browser: Browser, blobs: BlobStore) -> None:
-    website = Website(name="shop", url="practice:shop")
     task = next(task for task in gold_tasks(SITES["shop"], "train-1") if task.kind == "add_to_cart")
     with PracticeServer() as practice:
         attempts = [
-            await demonstrate(task, moves, website, f"t{n}", browser=browser, practice=practice)
+            await demonstrate(task, moves, SHOP, f"t{n}", browser=browser, practice=practice)
             for n, moves in enumerate((task.solution, *task.near_misses))
         ]
     processor = AutoProcessor.from_pretrained(STARTER)
@@ -74,10 +74,9 @@ async def test_lessons_are_what_each_role_is_to_say(browser: Browser, blobs: Blo
 async def test_a_task_is_proposed_on_other_pages_only_if_what_it_names_is_all_it_needs(
     browser: Browser, blobs: BlobStore, kind: str, elsewhere: bool
 ) -> None:
-    website = Website(name="shop", url="practice:shop")
     task = next(task for task in gold_tasks(SITES["shop"], "train-1") if task.kind == kind)
     with PracticeServer() as practice:
-        attempt = await demonstrate(task, task.solution, website, "t", browser=browser, practice=practice)
+        attempt = await demonstrate(task, task.solution, SHOP, "t", browser=browser, practice=practice)
     step, picture = attempt.steps[0], blobs.put(blobs.get(attempt.steps[0].observation.screenshot) + b" ")
     shown = {"title": "Another page", "listing": f"<p> {task.instruction}", "screenshot": picture}
     seen = step.model_copy(update={"observation": step.observation.model_copy(update=shown)})
@@ -92,9 +91,26 @@ async def test_a_task_is_proposed_on_other_pages_only_if_what_it_names_is_all_it
 
 
 @pytest.mark.asyncio(loop_scope="session")
+async def test_a_stumble_is_told_and_only_what_comes_after_it_is_a_lesson(browser: Browser, blobs: BlobStore) -> None:
+    script = stumbles(gold_tasks(SITES["shop"], "train-1"))[0]
+    name = script.moves[0].text
+    with PracticeServer() as practice:
+        attempt = await demonstrate(
+            script.task, script.moves, SHOP, "t", stumble=script.stumble, browser=browser, practice=practice
+        )
+    assert ground_truth(attempt) is True
+    assert attempt.steps[0].action is None
+    assert f"no element is named {name}" in attempt.steps[1].observation.notice
+    processor = AutoProcessor.from_pretrained(STARTER)
+    lessons = policy_lessons([attempt], blobs, processor, count=99, seed=0)
+    assert {lesson.trajectory_id for lesson in lessons} == {f"t#{index}" for index in range(1, len(attempt.steps))}
+    first = next(lesson for lesson in lessons if lesson.trajectory_id == "t#1")
+    assert f"no element is named {name}" in processor.tokenizer.decode(first.prompt_ids)
+
+
+@pytest.mark.asyncio(loop_scope="session")
 async def test_a_move_that_the_page_does_not_offer_is_an_error(browser: Browser) -> None:
     task = gold_tasks(SITES["shop"], "train-1")[0]
-    website = Website(name="shop", url="practice:shop")
     with PracticeServer() as practice, pytest.raises(DemonstrationError, match="no element named 'Teleport'"):
         await demonstrate(task, [Move("click", "Teleport")], website, "t", browser=browser, practice=practice)
 

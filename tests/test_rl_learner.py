@@ -74,7 +74,7 @@ def samples(tiny: Path, blobs: BlobStore) -> list[Sample]:
     return [
         sample(tiny, blobs, "a", "Open the kettle.", "Action: Click [3]"),
         sample(tiny, blobs, "b", "How much is the lamp, please?", "Action: Answer; 12", "blue"),
-        sample(tiny, blobs, "c", "Buy it.", "Action: Wait"),
+        sample(tiny, blobs, "c", "Buy it.", "Action: Wait").model_copy(update={"temperature": 0.6}),
     ]
 
 
@@ -85,7 +85,7 @@ def slow_logprobs(model: TrainedModel, one: Sample, blobs: BlobStore) -> list[fl
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         logits = model.network(input_ids=ids, attention_mask=torch.ones_like(ids), **pixels).logits[0].float()
     first = len(one.prompt_ids)
-    return [float(logits[first + r - 1].log_softmax(-1)[token]) for r, token in enumerate(one.token_ids)]
+    return [float((logits[first + r - 1] / one.temperature).log_softmax(-1)[token]) for r, token in enumerate(one.token_ids)]
 
 
 def test_batched_logprobs_equal_those_of_each_sample_alone(tiny: Path, blobs: BlobStore, samples: list[Sample]) -> None:
