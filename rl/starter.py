@@ -81,15 +81,15 @@ class Recipe(BaseModel):
     """Numbers of the training worlds on whose gold tasks the new policy tries itself, for the judge to learn from."""
     practised_temperature: float = Field(default=0.9, ge=0)
     """Sampling temperature there."""
-    num_policy_lessons: int = Field(default=700, ge=1)
+    num_policy_lessons: int = Field(default=400, ge=1)
     """Steps of demonstrations for the policy: few, so that there is room to learn."""
     num_judge_lessons: int = Field(default=1150, ge=1)
     """Judged attempts for the judge."""
     num_proposer_lessons: int = Field(default=600, ge=1)
     """Pages with a task for the proposer."""
     max_moves: int = Field(default=3, ge=1)
-    """The proposer is taught, and the policy tries itself on, tasks whose scripted solution has at most so many moves:
-    on longer ones a policy that has just begun finds no success to learn from."""
+    """Policy and proposer are taught, and the policy tries itself on, tasks that take at most so many moves: on longer
+    ones a policy that has just begun finds no success to learn from."""
     learner: LearnerSettings = LearnerSettings(lr=4e-4, batch_size=4, lora_rank=16, lora_alpha=32)
     """Training of each part."""
 
@@ -201,7 +201,7 @@ def make_parts(
         match role:
             case "policy":
                 stumbled = asyncio.run(collect(work / "demonstrations", blobs, stumbles(tasks)))
-                shown = [*attempts, *stumbled]
+                shown = _easy([*attempts, *stumbled], recipe.max_moves)
                 return policy_lessons(shown, blobs, processor, recipe.num_policy_lessons, recipe.seed)
             case "judge":
                 tried = training_tasks(recipe.sites, recipe.practised_worlds, recipe.max_moves)
@@ -210,10 +210,14 @@ def make_parts(
                 shown = [*attempts, *solved]
                 return judge_lessons(shown, practised, blobs, processor, recipe.num_judge_lessons, recipe.seed)
             case _:
-                easy = [attempt for attempt in attempts if len(attempt.steps) <= recipe.max_moves]
-                return proposer_lessons(easy, blobs, processor, recipe.num_proposer_lessons, recipe.seed)
+                shown = _easy(attempts, recipe.max_moves)
+                return proposer_lessons(shown, blobs, processor, recipe.num_proposer_lessons, recipe.seed)
 
     return {role: _teach(base, lessons(role), blobs, recipe.learner, parts / role) for role in roles}
+
+
+def _easy(attempts: Sequence[Trajectory], max_moves: int) -> list[Trajectory]:
+    return [a for a in attempts if sum(step.action is not None for step in a.steps) <= max_moves]
 
 
 def _practise(
