@@ -38,9 +38,9 @@ def policy_lessons(
 ) -> list[Sample]:
     """`count` steps of successful demonstrations as the policy will meet them, or fewer.
 
-    Even over the places in a kind of task (its first step, its second, ...), so that every step of a long kind is seen as
-    often as the only one of a short one: even over kinds alone, a policy masters the short ones and never ends a long
-    one, and practice has no success to show it how.
+    Even over the places in a kind of task (its first step, its second, ...), so that every step of a long kind is seen
+    as often as the only one of a short one: even over kinds alone, a policy masters the short ones and never ends a
+    long one, and practice has no success to show it how.
     """
     places: dict[tuple[tuple[str, str], int], list[tuple[Trajectory, int]]] = defaultdict(list)
     for attempt in attempts:

@@ -54,7 +54,7 @@ class Sample(BaseModel):
     logprobs: tuple[float, ...]
     """Behaviour log-probs (nats) of `token_ids`; empty where they are not known."""
     temperature: float = Field(default=1.0, gt=0)
-    """The sampling temperature: the policy is the distribution that was sampled from, so its logits are divided by it."""
+    """The sampling temperature: the policy is the distribution sampled from, so its logits are divided by it."""
     pictures: tuple[str, ...]
     """Blob names of the pictures in the prompt, in order."""
     weights: int | None

@@ -112,7 +112,7 @@ async def test_a_stumble_is_told_and_only_what_comes_after_it_is_a_lesson(browse
 async def test_a_move_that_the_page_does_not_offer_is_an_error(browser: Browser) -> None:
     task = gold_tasks(SITES["shop"], "train-1")[0]
     with PracticeServer() as practice, pytest.raises(DemonstrationError, match="no element named 'Teleport'"):
-        await demonstrate(task, [Move("click", "Teleport")], website, "t", browser=browser, practice=practice)
+        await demonstrate(task, [Move("click", "Teleport")], SHOP, "t", browser=browser, practice=practice)
 
 
 def test_a_mark_is_found_by_the_whole_name() -> None:

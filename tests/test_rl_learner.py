@@ -84,8 +84,9 @@ def slow_logprobs(model: TrainedModel, one: Sample, blobs: BlobStore) -> list[fl
     pixels = model._pixels([one], blobs, SETTINGS.image_px)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         logits = model.network(input_ids=ids, attention_mask=torch.ones_like(ids), **pixels).logits[0].float()
-    first = len(one.prompt_ids)
-    return [float((logits[first + r - 1] / one.temperature).log_softmax(-1)[token]) for r, token in enumerate(one.token_ids)]
+    first = len(one.prompt_ids) - 1
+    scaled = logits[first:] / one.temperature
+    return [float(scaled[r].log_softmax(-1)[token]) for r, token in enumerate(one.token_ids)]
 
 
 def test_batched_logprobs_equal_those_of_each_sample_alone(tiny: Path, blobs: BlobStore, samples: list[Sample]) -> None:
