@@ -3,8 +3,8 @@
 Filtered behaviour cloning (PAE, section 4.4, equation 2): maximise log pi(thought and action | prompt) over the steps
 of successful trajectories. Deviations from the paper: samples are balanced over tasks (rl/selection.py), LoRA matrices
 are trained instead of all weights where `lora_rank` is set (and merged into the weights that are written), the
-loss is the mean over the tokens of a whole batch, so that long responses weigh more, and pi is the distribution that was
-sampled from (logits divided by the rollouts' temperature).
+loss is the mean over the tokens of a whole batch, so that long responses weigh more, and pi is the distribution that
+was sampled from (logits divided by the rollouts' temperature).
 """
 
 import logging

@@ -69,6 +69,8 @@ PRICE = "What does the Copper Kettle cost?"
         (Claims((ADDED,), (ADDED,)), went(BUY, "done", HOME, CART, CART), U),  # there before the last deed
         (Claims((), ()), went(BUY, "done", HOME, CART), F),
         (Claims(("Copper Kettle $12.50",), right="$12.50"), went(PRICE, "$12.50", HOME), S),
+        (Claims(("Copper Kettle $12.50",), right="$12.50"), went(PRICE, "12.50", HOME), S),
+        (Claims(("Copper Kettle $12.50",), right="$12.50"), went(PRICE, "$12.50", HOME, HOME), S),  # right is right
         (Claims(("Copper Kettle $12.50",), right="$12.50"), went(PRICE, "$8.00", HOME), F),
         (Claims(("Copper Kettle $12.50",), right=""), went(PRICE, "$12.50", HOME), F),
         (Claims(("Copper Kettle $8.00",), right="$8.00"), went(PRICE, "$8.00", HOME), U),  # a false quote
