@@ -5,6 +5,11 @@ of successful trajectories. Deviations from the paper: samples are balanced over
 are trained instead of all weights where `lora_rank` is set (and merged into the weights that are written), the
 loss is the mean over the tokens of a whole batch, so that long responses weigh more, and pi is the distribution that
 was sampled from (logits divided by the rollouts' temperature).
+
+Where the manifest holds steps of failures, with a negative advantage, they are unlearned as in TOPR (Le Roux et al.
+2025, arXiv 2503.14286, section 3): the gradient of their log-prob is weighed by the ratio, at most 1, of pi to the
+policy that sampled them, so that it fades as they become unlikely. Deviation: a ratio for each step, not for the whole
+trajectory.
 """
 
 import logging
@@ -108,7 +113,8 @@ def train(model: Any, samples: Sequence[Sample], blobs: BlobStore, settings: Lea
         loss = 0.0
         for micro in micro_batches(batch, settings.micro_tokens):
             logprobs, mask = model.logprobs(micro, blobs, settings.image_px)  # (B, T), (B, T)
-            part = -(logprobs * mask).sum() / num_tokens
+            weights = objective_weights(micro, logprobs.detach(), mask)  # (B,)
+            part = -(logprobs * mask * weights[:, None]).sum() / num_tokens
             part.backward()
             loss += part.item()
         if not math.isfinite(loss) or loss > settings.max_loss:
@@ -127,6 +133,19 @@ def train(model: Any, samples: Sequence[Sample], blobs: BlobStore, settings: Lea
         "learn/trained_tokens": progress.tokens,
         "learn/read_tokens": progress.tokens + progress.prompt_tokens,
     }
+
+
+def objective_weights(samples: Sequence[Sample], logprobs_BR: Any, mask_BR: Any) -> Any:
+    """What each sample's log-prob weighs in the objective, (B,): its advantage, tapered where that is negative.
+
+    Example: an advantage of -0.5 and a response that is now a fifth as likely as when it was sampled weigh -0.1.
+    """
+    steps_B = (logprobs_BR * mask_BR).sum(1).tolist()
+    weights = [
+        sample.advantage * math.exp(min(0.0, now - sum(sample.logprobs))) if sample.advantage < 0 else sample.advantage
+        for sample, now in zip(samples, steps_B, strict=True)
+    ]
+    return logprobs_BR.new_tensor(weights)
 
 
 def schedule(step: int, total_steps: int, warmup_share: float) -> float:

@@ -4,14 +4,15 @@ In: trajectories and verdicts. Out: samples, and for each filter how many trajec
 The paper keeps every successful trajectory; kept all, easy tasks drown the rest: here a task gives at most
 `max_per_task` of its successes, shortest first, a task that always succeeds gives one, and no shape of trajectory (its
 website and sequence of actions) may give more than `max_per_shape`. Where `same_answer` is set, what a judge let pass
-must also agree with the task's other successes.
+must also agree with the task's other successes. Where `max_failures_per_task` is set, failed attempts at tasks that
+also succeed are learned from too, with a negative advantage: what not to do where it is known that it can be done.
 """
 
 import hashlib
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,8 @@ class SelectionSettings(BaseModel):
     same_answer: bool = False
     """Whether a task's successes must agree: of different answers to one task at most one is right, so only those with
     the most frequent one are kept, and none where two are equally frequent. For tasks whose right answer is a fact."""
+    max_failures_per_task: int = Field(default=0, ge=0)
+    """Failed trajectories kept of a task that gives successes too, shortest first; 0: none, as in the paper."""
     max_per_shape: int = Field(default=40, ge=1)
     """Trajectories kept with the same website and sequence of action kinds."""
 
@@ -59,6 +62,10 @@ class Sample(BaseModel):
     """Blob names of the pictures in the prompt, in order."""
     weights: int | None
     """Policy version that sampled the step."""
+    advantage: float = 1.0
+    """What the step's log-prob weighs in the objective: 1 for a step of a success. For one of a failure it is minus the
+    share of successes among its task's decided attempts: the more often a task is done, the more a failure is to blame.
+    """
 
 
 class Manifest(BaseModel):
@@ -96,7 +103,8 @@ def select(
     num_successes, num_agreed = (sum(map(len, groups)) for groups in (successes, agreed))
     random.Random(seed).shuffle(balanced)
     kept = _limit_shapes(balanced, settings.max_per_shape)
-    samples = tuple(sorted(_samples(kept), key=lambda sample: (sample.trajectory_id, sample.step)))
+    failed = _failed(by_task, {t.task.id for t in kept}, judged, settings.max_failures_per_task)
+    samples = tuple(sorted(_samples(kept, failed), key=lambda sample: (sample.trajectory_id, sample.step)))
     counts = {
         "successes": num_successes,
         "dropped_by_disagreement": num_successes - num_agreed,
@@ -104,6 +112,8 @@ def select(
         "dropped_by_shape_balance": len(balanced) - len(kept),
         "kept_trajectories": len(kept),
         "kept_tasks": len({trajectory.task.id for trajectory in kept}),
+        "kept_failures": len(failed),
+        "kept_failed_steps": sum(sample.advantage < 0 for sample in samples),
         "kept_steps": len(samples),
     }
     return Selection(samples, counts)
@@ -139,17 +149,38 @@ def _limit_shapes(trajectories: Iterable[Trajectory], limit: int) -> list[Trajec
     return kept
 
 
-def _samples(trajectories: Iterable[Trajectory]) -> list[Sample]:
-    """The well-formed steps, each pair of prompt and response once."""
+def _failed(
+    by_task: Mapping[str, Sequence[Trajectory]],
+    kept_tasks: Collection[str],
+    judged: Mapping[str, Judgement],
+    limit: int,
+) -> list[tuple[Trajectory, float]]:
+    """Failures of the tasks that successes were kept of, with their advantage."""
+    failed = []
+    for task in sorted(kept_tasks):
+        decided = [t for t in by_task[task] if judged[t.id] is not Judgement.UNDECIDED]
+        failures = [t for t in decided if judged[t.id] is Judgement.FAILURE]
+        advantage = len(failures) / len(decided) - 1
+        failed += [(t, advantage) for t in sorted(failures, key=lambda t: (len(t.steps), t.id))[:limit]]
+    return failed
+
+
+def _samples(successes: Iterable[Trajectory], failed: Iterable[tuple[Trajectory, float]]) -> list[Sample]:
+    """Each pair of prompt and response once; one that a success holds too isn't to blame for a failure.
+
+    Of successes the well-formed steps. Of failures the malformed ones as well, but none of unknown log-probs: without
+    them there is no telling how far a step has been unlearned already.
+    """
     distinct: dict[tuple[tuple[int, ...], tuple[int, ...]], Sample] = {}
-    for trajectory in trajectories:
+    for trajectory, advantage in [*((t, 1.0) for t in successes), *failed]:
         for index, step in enumerate(trajectory.steps):
-            if step.action is not None and step.token_ids:
-                distinct.setdefault((step.prompt_ids, step.token_ids), _sample(trajectory.id, index, step))
+            usable = step.action is not None if advantage > 0 else len(step.logprobs) == len(step.token_ids)
+            if usable and step.token_ids:
+                distinct.setdefault((step.prompt_ids, step.token_ids), _sample(trajectory.id, index, step, advantage))
     return list(distinct.values())
 
 
-def _sample(trajectory_id: str, index: int, step: Step) -> Sample:
+def _sample(trajectory_id: str, index: int, step: Step, advantage: float) -> Sample:
     return Sample(
         trajectory_id=trajectory_id,
         step=index,
@@ -159,6 +190,7 @@ def _sample(trajectory_id: str, index: int, step: Step) -> Sample:
         temperature=step.temperature or 1.0,
         pictures=(step.observation.screenshot,) if step.pictured else (),
         weights=step.weights,
+        advantage=advantage,
     )
 
 

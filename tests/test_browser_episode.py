@@ -92,9 +92,12 @@ async def test_a_crashed_browser_ends_its_episodes_and_is_replaced(blobs: BlobSt
 
 
 def chromium_processes(pid: int) -> list[psutil.Process]:
-    """Chromium's processes that were started last among those below a process."""
+    """Chromium's processes that were started last among those below a process.
+
+    Ended ones that nobody has waited for yet are left out: they are still listed, without a command line.
+    """
     below = [p for p in psutil.Process(pid).children(recursive=True) if "chrom" in p.name()]
-    roots = [p for p in below if "--type=" not in " ".join(p.cmdline())]
+    roots = [p for p in below if p.status() != psutil.STATUS_ZOMBIE and "--type=" not in " ".join(p.cmdline())]
     newest = max(roots, key=lambda p: p.create_time())
     return [newest, *newest.children(recursive=True)]
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,16 @@ from PIL import Image
 from transformers import AutoConfig, AutoProcessor, Idefics3ForConditionalGeneration
 
 from policy.blobs import BlobStore
-from rl.learner import LearnerError, LearnerSettings, measure_parity, micro_batches, schedule, train, update
+from rl.learner import (
+    LearnerError,
+    LearnerSettings,
+    measure_parity,
+    micro_batches,
+    objective_weights,
+    schedule,
+    train,
+    update,
+)
 from rl.model import TrainedModel, load_model
 from rl.selection import Sample, Selection, write_manifest
 
@@ -119,6 +129,27 @@ def test_training_makes_the_trained_responses_likelier(
     after = [sum(row) for row in model.score(samples, blobs, 256)]
     assert all(late > early for early, late in zip(before, after, strict=True))
     assert metrics["learn/optimizer_steps"] == 10
+
+
+def test_a_failure_weighs_less_the_more_it_is_unlearned(samples: list[Sample]) -> None:
+    recorded = [
+        sample.model_copy(update={"logprobs": (-0.5, -0.5), "token_ids": (1, 2), "advantage": advantage})
+        for sample, advantage in zip(samples, (1.0, -0.5, -0.5), strict=True)
+    ]
+    now = torch.tensor([[-9.0, -9.0], [-0.5, -0.5 + math.log(0.2)], [-0.1, -0.1]])
+    weights = objective_weights(recorded, now, torch.ones(3, 2))
+    assert weights.tolist() == pytest.approx([1.0, -0.1, -0.5])
+
+
+def test_training_unlearns_a_failure_and_leaves_the_rest(tiny: Path, blobs: BlobStore, samples: list[Sample]) -> None:
+    model = load_model(tiny, SETTINGS)
+    before = [row for sample in samples for row in model.score([sample], blobs, 256)]
+    known = [sample.model_copy(update={"logprobs": tuple(row)}) for sample, row in zip(samples, before, strict=True)]
+    failure = known[0].model_copy(update={"advantage": -0.5})
+    train(model, [failure, known[1]], blobs, SETTINGS.model_copy(update={"epochs": 20}))
+    failed, done = (sum(model.score([sample], blobs, 256)[0]) for sample in known[:2])
+    assert failed < sum(before[0]) - 1
+    assert done > sum(before[1]) + 1
 
 
 def test_cutting_a_batch_into_parts_leaves_the_gradient_as_it_is(

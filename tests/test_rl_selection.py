@@ -30,6 +30,26 @@ def test_failures_and_undecided_verdicts_are_not_trained_on() -> None:
     assert names(selection) == {"a"}
 
 
+def test_failures_are_unlearned_where_the_task_can_be_done_the_more_the_easier_it_is() -> None:
+    successes = [(trajectory(f"s{n}"), S) for n in range(3)]
+    failures = [(trajectory(f"f{n}", steps=n), F) for n in (4, 3)]
+    others = [(trajectory("hopeless", task="Another task."), F), (trajectory("u"), U)]
+    selection = chosen([*successes, *failures, *others], max_failures_per_task=1)
+    assert {s.trajectory_id: s.advantage for s in selection.samples} == {"s0": 1, "s1": 1, "f3": -3 / 5}
+    assert selection.counts["kept_failures"] == 1
+    assert selection.counts["kept_failed_steps"] == 3
+
+
+def test_a_step_that_a_success_took_too_is_not_to_blame_and_a_malformed_one_is() -> None:
+    success = trajectory("s", steps=2)
+    malformed = step(7).model_copy(update={"action": None})
+    unknown = step(9).model_copy(update={"logprobs": ()})
+    failure = trajectory("f").model_copy(update={"steps": (success.steps[0], malformed, unknown)})
+    selection = chosen([(success, S), (failure, F)], max_failures_per_task=1)
+    told = [(s.trajectory_id, s.step, s.advantage) for s in selection.samples]
+    assert told == [("f", 1, -0.5), ("s", 0, 1), ("s", 1, 1)]
+
+
 def test_a_trajectory_that_the_agent_did_not_end_is_never_trained_on_whatever_the_verdict() -> None:
     outcomes = [outcome for outcome in Outcome if not outcome.is_agents]
     judged = [(trajectory(f"t{n}", outcome=outcome), S) for n, outcome in enumerate(outcomes)]
