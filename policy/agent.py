@@ -5,7 +5,7 @@
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -40,6 +40,9 @@ class AgentSettings(BaseModel):
     """Whether the screenshot is shown to the policy; its marks are listed in text either way."""
     temperature: float = Field(default=1.0, ge=0)
     """Sampling temperature in training rollouts; evaluation is greedy."""
+    retry_temperature: float | None = Field(default=None, gt=0)
+    """The same for the step after one that failed, where what failed is what a policy would mostly say again; None: as
+    elsewhere. A group of attempts that all repeat the same mistake has nothing to learn from."""
     max_tokens: int = Field(default=96, ge=1)
     """Tokens per response."""
 
@@ -79,13 +82,19 @@ class Episode:
         waits = last[-1].action is not None and last[-1].action.kind is ActionKind.WAIT
         return len(last) == self.settings.max_repeats and len(said) == 1 and not waits
 
+    def sampling_now(self) -> Sampling:
+        """How this step is sampled: after a failure training explores, and evaluation stays greedy."""
+        explores = self.notice and self.sampling.temperature > 0 and self.settings.retry_temperature is not None
+        return replace(self.sampling, temperature=self.settings.retry_temperature) if explores else self.sampling
+
     async def take_step(self, observation: Observation, observe_s: float) -> Action | None:
         """Ask the policy, act, and record; the action taken, None if the reply was malformed."""
         asked = time.monotonic()
         picture = self.blobs.get(observation.screenshot) if self.settings.pictures else None
         history = self.history[-self.settings.history :] if self.settings.history else []
         prompt = render(self.task.instruction, observation, history, picture)
-        response = await self.generate(prompt, self.sampling)
+        sampling = self.sampling_now()
+        response = await self.generate(prompt, sampling)
         answered = time.monotonic()
         reply = parse(response.text, observation.elements)
         if reply.action is None:
@@ -105,7 +114,7 @@ class Episode:
                 prompt_ids=response.prompt_ids,
                 token_ids=response.token_ids,
                 logprobs=response.logprobs,
-                temperature=self.sampling.temperature,
+                temperature=sampling.temperature,
                 model_s=answered - asked,
                 browser_s=observe_s + time.monotonic() - answered,
             )

@@ -151,11 +151,12 @@ def parse(response: str, elements: Sequence[Element] = ()) -> Reply:
 def _named(name: str, mark: int | None, elements: Sequence[Element]) -> tuple[int | None, str]:
     """The mark of the element meant, and a complaint where name and number don't say which that is.
 
-    An element bears a name that is its own, or else one that is part of its own or has its own as a part.
+    An element bears a name that is its own, or else one that its own begins with or that has its own as a part. What
+    only ends with the name does something else to it: who clicks Copper Kettle doesn't mean Remove Copper Kettle.
     """
     wanted = _words(name)
     bearers = [e.mark for e in elements if _words(e.name) == wanted] or [
-        e.mark for e in elements if e.name and (wanted in _words(e.name) or _words(e.name) in wanted)
+        e.mark for e in elements if e.name and (_words(e.name).startswith(wanted) or _words(e.name) in wanted)
     ]
     if len(bearers) == 1:
         return bearers[0], ""

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -147,6 +148,9 @@ def load_model(directory: Path, settings: LearnerSettings, *, train_vision: bool
             modules_to_save=["vision_model", "connector"] if train_vision else None,
         )
         network = get_peft_model(network, lora)
+        for module in network.modules():
+            if isinstance(module, BaseTunerLayer):  # autocast makes bf16 of its inputs anyway: no fp32 copies to keep
+                module.cast_input_dtype_enabled = False
     else:
         network.model.get_decoder().layers.requires_grad_(True)
     for parameter in network.parameters():

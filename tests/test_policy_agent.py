@@ -14,13 +14,14 @@ from sites.server import PracticeServer
 
 SHOP = Website(name="shop", url="practice:shop")
 TASK = Task(website=SHOP, instruction="Open the settings.", world="train-1")
-SETTINGS = AgentSettings(max_steps=5, max_repeats=3)
+SETTINGS = AgentSettings(max_steps=5, max_repeats=3, retry_temperature=1.5)
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def attempt(browser: Browser, replies: Sequence[str]) -> Trajectory:
+async def attempt(browser: Browser, replies: Sequence[str], temperature: float = 0.0) -> Trajectory:
     """An episode of a policy that says these replies, the last one for ever."""
+    sampling = Sampling(temperature)
     said = itertools.chain(replies, itertools.repeat(replies[-1]))
 
     async def generate(prompt: Prompt, sampling: Sampling) -> Response:
@@ -31,7 +32,7 @@ async def attempt(browser: Browser, replies: Sequence[str]) -> Trajectory:
 
     with PracticeServer() as practice:
         return await roll_out(
-            TASK, "t", browser=browser, practice=practice, generate=generate, settings=SETTINGS, sampling=Sampling()
+            TASK, "t", browser=browser, practice=practice, generate=generate, settings=SETTINGS, sampling=sampling
         )
 
 
@@ -57,6 +58,14 @@ async def test_what_was_wrong_with_a_reply_is_told_before_the_next(browser: Brow
     record = await attempt(browser, ["Action: Click Teleport [1]", "Action: Answer; done"])
     assert record.steps[0].action is None
     assert "no element is named Teleport" in record.steps[1].observation.notice
+
+
+@pytest.mark.parametrize(("temperature", "told"), [(0.6, [0.6, 1.5, 0.6]), (0.0, [0.0, 0.0, 0.0])])
+async def test_after_a_failure_training_explores_and_evaluation_stays_greedy(
+    browser: Browser, temperature: float, told: list[float]
+) -> None:
+    record = await attempt(browser, ["Action: Fly", "Action: Click Settings", "Action: Answer; done"], temperature)
+    assert [step.temperature for step in record.steps] == told
 
 
 async def test_a_model_outage_is_not_the_agents_doing(browser: Browser) -> None:

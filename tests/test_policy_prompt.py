@@ -93,7 +93,7 @@ def element(mark: int, name: str) -> Element:
         ("Click returns", 2),
         ("Click Copper  Kettle [2]", 1),
         ("Click The unnamed button [6]", 6),
-        ("Click Kettle [3]", 1),
+        ("Click Copper [3]", 1),
         ("Click the Copper Kettle link [9]", 1),
         ("Click [3]", 3),
         ("Click Details [4]", 4),
@@ -116,6 +116,11 @@ def test_an_ambiguous_name_without_its_number_is_told() -> None:
     reply = parse("Action: Click Details [7]", [element(1, "Details"), element(2, "Details")])
     assert reply.action is None
     assert "2 elements are named Details" in reply.malformed
+
+
+def test_a_name_is_not_taken_for_a_button_that_does_something_to_it() -> None:
+    reply = parse("Action: Click Copper Kettle [2]", [element(1, "Cart"), element(2, "Remove Copper Kettle")])
+    assert reply.malformed == "no element is named Copper Kettle, and [2] is Remove Copper Kettle"
 
 
 def test_a_name_that_no_element_bears_is_not_taken_for_the_element_with_its_number() -> None:
