@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.helpers import disable_input_dtype_casting
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -72,7 +72,8 @@ class TrainedModel:
         Example: responses of 2 and 3 tokens give shapes (2, 3) and a mask [[1, 1, 0], [1, 1, 1]].
         """
         ids_BT, attention_BT = self._padded(samples)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        # LoRA would keep fp32 copies of its inputs, of which autocast makes bf16 again.
+        with torch.autocast(self.device.type, torch.bfloat16), disable_input_dtype_casting(self.network):
             hidden_BTD = self._inner.model(
                 input_ids=ids_BT,
                 attention_mask=attention_BT,
@@ -148,9 +149,6 @@ def load_model(directory: Path, settings: LearnerSettings, *, train_vision: bool
             modules_to_save=["vision_model", "connector"] if train_vision else None,
         )
         network = get_peft_model(network, lora)
-        for module in network.modules():
-            if isinstance(module, BaseTunerLayer):  # autocast makes bf16 of its inputs anyway: no fp32 copies to keep
-                module.cast_input_dtype_enabled = False
     else:
         network.model.get_decoder().layers.requires_grad_(True)
     for parameter in network.parameters():
