@@ -90,7 +90,7 @@ def check(claims: Claims, trajectory: Trajectory) -> tuple[Judgement, str]:
 def _doubt(claims: Claims, trajectory: Trajectory) -> str:
     """Why claims that speak for a success aren't believed; empty if they are."""
     quotes = {_plain(line) for line in claims.seen}
-    if missing := quotes - {_plain(line) for line in page_lines(trajectory.final)}:
+    if missing := quotes - {_plain(line) for line in _said_by(trajectory.final)}:
         return f"the page doesn't show {sorted(missing)[0]!r}"
     if claims.right is not None:
         if not words(claims.right) <= words(_joined(claims.seen)):
@@ -102,6 +102,16 @@ def _doubt(claims: Claims, trajectory: Trajectory) -> str:
     if deed and quotes <= {_plain(line) for line in page_lines(deed.observation)}:
         return "all of it was there before the last deed, which may have done something else"
     return ""
+
+
+def _said_by(page: Observation | None) -> list[str]:
+    """A page's lines, and the same said of the thing in its title.
+
+    On the page of Copper Kettle, ``Price $12.50`` says ``Copper Kettle $12.50``: so lists show it and judges quote it.
+    """
+    lines = page_lines(page)
+    title = lines[0].removeprefix("page ") if lines else ""
+    return [*lines, *(f"{title} {fact}" for line in lines[1:] for fact in (line, line.partition(" ")[2]))]
 
 
 def last_deed(trajectory: Trajectory) -> Step | None:

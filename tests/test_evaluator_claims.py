@@ -27,6 +27,7 @@ def act(kind: ActionKind, seen: Observation) -> Step:
 
 
 HOME = page("Home", "<a> Copper Kettle [1]  $12.50\n<a> Brass Lamp [2]  $8.00")
+KETTLE = page("Copper Kettle", "<h1> Copper Kettle\nPrice $12.50\n<a> Brass Lamp [2]  $8.00")
 CART = page("Cart", "Added Copper Kettle to your cart.\n<a> Cart (1) [1]")
 
 
@@ -72,6 +73,8 @@ PRICE = "What does the Copper Kettle cost?"
         (Claims(("Copper Kettle $12.50",), right="$12.50"), went(PRICE, "12.50", HOME), S),
         (Claims(("Copper Kettle $12.50",), right="$12.50"), went(PRICE, "$12.50", HOME, HOME), S),  # right is right
         (Claims(("Copper Kettle $12.50",), right="$12.50"), went(PRICE, "$8.00", HOME), F),
+        (Claims(("Copper Kettle $12.50",), right="$12.50"), went(PRICE, "$12.50", HOME, KETTLE), S),  # of its own page
+        (Claims(("Copper Kettle $8.00",), right="$8.00"), went(PRICE, "$8.00", HOME, KETTLE), U),  # another's price
         (Claims(("Copper Kettle $12.50",), right=""), went(PRICE, "$12.50", HOME), F),
         (Claims(("Copper Kettle $8.00",), right="$8.00"), went(PRICE, "$8.00", HOME), U),  # a false quote
         (Claims(("Copper Kettle $12.50",), right="$8.00"), went(PRICE, "$8.00", HOME), U),  # not in the quote
