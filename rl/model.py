@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from peft.helpers import disable_input_dtype_casting
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -72,8 +71,7 @@ class TrainedModel:
         Example: responses of 2 and 3 tokens give shapes (2, 3) and a mask [[1, 1, 0], [1, 1, 1]].
         """
         ids_BT, attention_BT = self._padded(samples)
-        # LoRA would keep fp32 copies of its inputs, of which autocast makes bf16 again.
-        with torch.autocast(self.device.type, torch.bfloat16), disable_input_dtype_casting(self.network):
+        with torch.autocast(self.device.type, torch.bfloat16):
             hidden_BTD = self._inner.model(
                 input_ids=ids_BT,
                 attention_mask=attention_BT,
