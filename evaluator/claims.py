@@ -99,7 +99,7 @@ def _doubt(claims: Claims, trajectory: Trajectory) -> str:
             return "the answer only repeats the question"  # of two things to compare both have to be seen
         return ""
     deed = last_deed(trajectory)
-    if deed and quotes <= {_plain(line) for line in page_lines(deed.observation)}:
+    if deed and quotes <= {_plain(line) for line in _said_by(deed.observation)}:
         return "all of it was there before the last deed, which may have done something else"
     return ""
 

@@ -41,8 +41,8 @@ class AgentSettings(BaseModel):
     temperature: float = Field(default=1.0, ge=0)
     """Sampling temperature in training rollouts; evaluation is greedy."""
     retry_temperature: float | None = Field(default=None, gt=0)
-    """The same for the step after one that failed, where what failed is what a policy would mostly say again; None: as
-    elsewhere. A group of attempts that all repeat the same mistake has nothing to learn from."""
+    """The same for a step that is told something about the last one, mostly that it failed: there a policy tends to say
+    the same again, and attempts that all repeat a mistake have nothing to learn from. None: as elsewhere."""
     max_tokens: int = Field(default=96, ge=1)
     """Tokens per response."""
 
@@ -83,7 +83,7 @@ class Episode:
         return len(last) == self.settings.max_repeats and len(said) == 1 and not waits
 
     def sampling_now(self) -> Sampling:
-        """How this step is sampled: after a failure training explores, and evaluation stays greedy."""
+        """How this step is sampled: after a notice training explores, and evaluation stays greedy."""
         explores = self.notice and self.sampling.temperature > 0 and self.settings.retry_temperature is not None
         return replace(self.sampling, temperature=self.settings.retry_temperature) if explores else self.sampling
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,14 +96,18 @@ def select(
     for trajectory in sorted(trajectories, key=lambda trajectory: trajectory.id):
         if trajectory.outcome.is_agents and trajectory.id in judged:
             by_task[trajectory.task.id].append(trajectory)
-    decided = [[t for t in ts if judged[t.id] is not Judgement.UNDECIDED] for ts in by_task.values()]
-    successes = [[t for t in ts if judged[t.id] is Judgement.SUCCESS] for ts in decided]
+    decided = {task: [t for t in ts if judged[t.id] is not Judgement.UNDECIDED] for task, ts in by_task.items()}
+    successes = [[t for t in ts if judged[t.id] is Judgement.SUCCESS] for ts in decided.values()]
     agreed = [_agreeing(ts) if settings.same_answer else ts for ts in successes]
-    balanced = [t for ts, all_ts in zip(agreed, decided, strict=True) for t in _balanced(ts, len(all_ts), settings)]
+    sizes = map(len, decided.values())
+    balanced = [t for ts, size in zip(agreed, sizes, strict=True) for t in _balanced(ts, size, settings)]
     num_successes, num_agreed = (sum(map(len, groups)) for groups in (successes, agreed))
     random.Random(seed).shuffle(balanced)
     kept = _limit_shapes(balanced, settings.max_per_shape)
-    failed = _failed(by_task, {t.task.id for t in kept}, judged, settings.max_failures_per_task)
+    kept_tasks = sorted({t.task.id for t in kept})
+    failed = [
+        failure for task in kept_tasks for failure in _failed(decided[task], judged, settings.max_failures_per_task)
+    ]
     samples = tuple(sorted(_samples(kept, failed), key=lambda sample: (sample.trajectory_id, sample.step)))
     counts = {
         "successes": num_successes,
@@ -111,7 +115,7 @@ def select(
         "dropped_by_task_balance": num_agreed - len(balanced),
         "dropped_by_shape_balance": len(balanced) - len(kept),
         "kept_trajectories": len(kept),
-        "kept_tasks": len({trajectory.task.id for trajectory in kept}),
+        "kept_tasks": len(kept_tasks),
         "kept_failures": len(failed),
         "kept_failed_steps": sum(sample.advantage < 0 for sample in samples),
         "kept_steps": len(samples),
@@ -135,7 +139,11 @@ def _plain(answer: str | None) -> str:
 def _balanced(successes: Sequence[Trajectory], num_decided: int, settings: SelectionSettings) -> list[Trajectory]:
     saturated = len(successes) == num_decided > 1
     limit = settings.max_per_saturated_task if saturated else settings.max_per_task
-    return sorted(successes, key=lambda t: (len(t.steps), t.id))[:limit]
+    return _shortest(successes, limit)
+
+
+def _shortest(trajectories: Iterable[Trajectory], limit: int) -> list[Trajectory]:
+    return sorted(trajectories, key=lambda t: (len(t.steps), t.id))[:limit]
 
 
 def _limit_shapes(trajectories: Iterable[Trajectory], limit: int) -> list[Trajectory]:
@@ -150,19 +158,12 @@ def _limit_shapes(trajectories: Iterable[Trajectory], limit: int) -> list[Trajec
 
 
 def _failed(
-    by_task: Mapping[str, Sequence[Trajectory]],
-    kept_tasks: Collection[str],
-    judged: Mapping[str, Judgement],
-    limit: int,
+    decided: Sequence[Trajectory], judged: Mapping[str, Judgement], limit: int
 ) -> list[tuple[Trajectory, float]]:
-    """Failures of the tasks that successes were kept of, with their advantage."""
-    failed = []
-    for task in sorted(kept_tasks):
-        decided = [t for t in by_task[task] if judged[t.id] is not Judgement.UNDECIDED]
-        failures = [t for t in decided if judged[t.id] is Judgement.FAILURE]
-        advantage = len(failures) / len(decided) - 1
-        failed += [(t, advantage) for t in sorted(failures, key=lambda t: (len(t.steps), t.id))[:limit]]
-    return failed
+    """A task's shortest failures with their advantage."""
+    failures = [t for t in decided if judged[t.id] is Judgement.FAILURE]
+    advantage = len(failures) / len(decided) - 1
+    return [(t, advantage) for t in _shortest(failures, limit)]
 
 
 def _samples(successes: Iterable[Trajectory], failed: Iterable[tuple[Trajectory, float]]) -> list[Sample]:
