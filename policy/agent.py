@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from policy.blobs import BlobStore
 from policy.browser_settings import BrowserError
-from policy.prompt import deed, describe, parse, render
+from policy.prompt import describe, parse, render
 from policy.trajectory import Action, ActionKind, Observation, Outcome, Step, Trajectory
-from proposer.generate import Generate, ModelError, Prompt, Response, Sampling
+from proposer.generate import Generate, ModelError, Sampling
 from proposer.task import Task
 from sites.server import PracticeServer, Visit
 
@@ -43,10 +43,6 @@ class AgentSettings(BaseModel):
     retry_temperature: float | None = Field(default=None, gt=0)
     """The same for a step that is told something about the last one, mostly that it failed: there a policy tends to say
     the same again, and attempts that all repeat a mistake have nothing to learn from. None: as elsewhere."""
-    retry_draws: int = Field(default=1, ge=1)
-    """How often such a training step is drawn, at most, until it does not say again what failed before it on the same
-    page: a way out that a policy seldom takes is then found more often. 1: whatever is drawn first is done. What is
-    recorded is the policy's own log-prob of what was done, so only learning from successes is exact above 1."""
     max_tokens: int = Field(default=96, ge=1)
     """Tokens per response."""
 
@@ -64,8 +60,6 @@ class Episode:
     steps: list[Step] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
     notice: str = ""
-    in_vain: list[str] = field(default_factory=list)
-    """What was said since the last step that nothing had to be told about."""
     answer: str | None = None
 
     async def run(self) -> Outcome:
@@ -93,15 +87,6 @@ class Episode:
         explores = self.notice and self.sampling.temperature > 0 and self.settings.retry_temperature is not None
         return replace(self.sampling, temperature=self.settings.retry_temperature) if explores else self.sampling
 
-    async def draw(self, prompt: Prompt, sampling: Sampling) -> Response:
-        """The policy's response; in training one that failed on this page is drawn again, if `retry_draws` allows."""
-        response = await self.generate(prompt, sampling)
-        for _ in range(self.settings.retry_draws - 1 if sampling.temperature > 0 else 0):
-            if deed(response.text) not in self.in_vain:
-                break
-            response = await self.generate(prompt, sampling)
-        return response
-
     async def take_step(self, observation: Observation, observe_s: float) -> Action | None:
         """Ask the policy, act, and record; the action taken, None if the reply was malformed."""
         asked = time.monotonic()
@@ -109,7 +94,7 @@ class Episode:
         history = self.history[-self.settings.history :] if self.settings.history else []
         prompt = render(self.task.instruction, observation, history, picture)
         sampling = self.sampling_now()
-        response = await self.draw(prompt, sampling)
+        response = await self.generate(prompt, sampling)
         answered = time.monotonic()
         reply = parse(response.text, observation.elements)
         if reply.action is None:
@@ -117,7 +102,6 @@ class Episode:
         else:
             self.notice = await self.tab.act(reply.action, observation)
             self.history.append(describe(reply.action, observation))
-        self.in_vain = [*self.in_vain, deed(response.text)] if self.notice else []
         self.steps.append(
             Step(
                 observation=observation,

@@ -148,15 +148,6 @@ def parse(response: str, elements: Sequence[Element] = ()) -> Reply:
     return _checked(thought, kind, mark, target["text"].strip())
 
 
-def deed(response: str) -> str:
-    """What a response does, whatever its thought: two that try the same thing give the same. Numbers are left out.
-
-    Example: ``click tripod`` for a thought and, on the next line, ``Action: Click Tripod [3]``.
-    """
-    line = re.split(r"^\s*action\s*:", response.replace("**", ""), maxsplit=1, flags=re.I | re.M)[-1].strip()
-    return " ".join(re.sub(r"\[\d+\]", " ", line.split("\n")[0]).casefold().split())
-
-
 def _named(name: str, mark: int | None, elements: Sequence[Element]) -> tuple[int | None, str]:
     """The mark of the element meant, and a complaint where name and number don't say which that is.
 

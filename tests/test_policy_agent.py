@@ -14,7 +14,7 @@ from sites.server import PracticeServer
 
 SHOP = Website(name="shop", url="practice:shop")
 TASK = Task(website=SHOP, instruction="Open the settings.", world="train-1")
-SETTINGS = AgentSettings(max_steps=5, max_repeats=3, retry_temperature=1.5, retry_draws=3)
+SETTINGS = AgentSettings(max_steps=5, max_repeats=3, retry_temperature=1.5)
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -66,30 +66,6 @@ async def test_after_a_failure_training_explores_and_evaluation_stays_greedy(
 ) -> None:
     record = await attempt(browser, ["Action: Fly", "Action: Click Settings", "Action: Answer; done"], temperature)
     assert [step.temperature for step in record.steps] == told
-
-
-@pytest.mark.parametrize(
-    ("temperature", "done"),
-    [
-        (0.6, ["Action: Fly", "Action: Click Teleport [1]", "Action: Fly", "Action: Fly"]),
-        (
-            0.0,
-            ["Action: Fly", "Thought: again.\nAction: fly", "Action: Click Teleport [1]", "Action: Click Teleport [2]"],
-        ),
-    ],
-)
-async def test_training_draws_again_what_failed_on_this_page_up_to_its_limit(
-    browser: Browser, temperature: float, done: list[str]
-) -> None:
-    said = ["Action: Fly", "Thought: again.\nAction: fly", "Action: Click Teleport [1]", "Action: Click Teleport [2]"]
-    record = await attempt(browser, [*said, "Action: Fly"], temperature)
-    assert [step.response for step in record.steps][:4] == done
-
-
-async def test_what_failed_on_a_page_may_be_said_on_the_next(browser: Browser) -> None:
-    said = ["Action: Click Back to", "Action: Click Settings", "Action: Click Back to", "Action: Answer; done"]
-    record = await attempt(browser, said, 0.6)
-    assert [step.response for step in record.steps] == said
 
 
 async def test_a_model_outage_is_not_the_agents_doing(browser: Browser) -> None:

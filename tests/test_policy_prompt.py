@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.prompt import action_text, deed, describe, parse, render
+from policy.prompt import action_text, describe, parse, render
 from policy.trajectory import Action, ActionKind, Element, Observation
 
 OBSERVATION = Observation(
@@ -127,20 +127,6 @@ def test_a_name_that_no_element_bears_is_not_taken_for_the_element_with_its_numb
     reply = parse("Action: Click Cooler [1]", [element(1, "Cart (5)")])
     assert reply.action is None
     assert reply.malformed == "no element is named Cooler, and [1] is Cart (5)"
-
-
-@pytest.mark.parametrize(
-    ("response", "what"),
-    [
-        ("Thought: I look.\nAction: Click Tripod [3]", "click tripod"),
-        ("**Action:** Click  TRIPOD [12]\nand more", "click tripod"),
-        ("Action: Type Search [2]; red mug", "type search ; red mug"),
-        ("Fly", "fly"),
-        ("", ""),
-    ],
-)
-def test_two_responses_that_try_the_same_are_the_same_deed(response: str, what: str) -> None:
-    assert deed(response) == what
 
 
 def test_the_prompt_holds_page_history_notice_and_task_in_this_order() -> None:
