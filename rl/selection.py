@@ -143,7 +143,8 @@ def _balanced(successes: Sequence[Trajectory], num_decided: int, settings: Selec
 
 
 def _shortest(trajectories: Iterable[Trajectory], limit: int) -> list[Trajectory]:
-    return sorted(trajectories, key=lambda t: (len(t.steps), t.id))[:limit]
+    """The shortest ones, those of the whole way before those that began on the task's page."""
+    return sorted(trajectories, key=lambda t: (t.from_page, len(t.steps), t.id))[:limit]
 
 
 def _limit_shapes(trajectories: Iterable[Trajectory], limit: int) -> list[Trajectory]:
