@@ -13,8 +13,6 @@ Deviations from the paper:
 - tasks are proposed anew in every round, on worlds or pages the proposer has just looked at, not once before training;
 - a task is attempted several times, and selection balances over tasks and kinds and may ask a task's successes to
   agree on the answer, where the paper keeps every success;
-- by config, some of a task's attempts begin on the page that the proposer wrote it for, where the paper's all begin on
-  the start page (measurements always do);
 - by config, the step after a failed one is sampled at a higher temperature, and failures of tasks that were done in
   another attempt are unlearned (rl/learner.py), where the paper learns from successes alone;
 - each round learns from its own trajectories only (on-policy), where the paper samples from a growing buffer;
