@@ -65,7 +65,6 @@ def test_overrides_set_nested_keys_of_any_type(toml: Path) -> None:
     [
         ("run.rouns=3", "run.rouns: unknown key"),
         ("rollout.num_actors=0", "rollout.num_actors: Input should be greater than or equal to 1 (got 0)"),
-        ("rollout.samples_from_page=9", "samples_from_page: expected at most samples_per_task"),
         ("run.rounds=many", "run.rounds: Input should be a valid integer"),
         ("model.base=elsewhere", "expected exactly one of `starter` and `base`"),
         ("websites.0.role=unseen", "expected at least one with role 'train'"),

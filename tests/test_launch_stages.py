@@ -106,19 +106,6 @@ async def test_a_failure_of_ours_is_tried_again_and_counted_once(team: Team, out
     assert hands.num_runs == NUM_TASKS + num_retries
 
 
-@pytest.mark.parametrize(("num_from_page", "expected"), [(0, {False}), (1, {True})])
-@pytest.mark.asyncio
-async def test_as_many_episodes_of_a_task_begin_on_its_page_as_the_config_says(
-    team: Team, num_from_page: int, expected: set[bool]
-) -> None:
-    rollout = team.config.rollout.model_copy(update={"samples_from_page": num_from_page})
-    team.config = team.config.model_copy(update={"rollout": rollout})
-    give_hands(team, Outcome.STEP_LIMIT)
-    await stages.roll_out(team, 1)
-    rows = team.ledger.trajectories(1, Purpose.TRAIN)
-    assert {team.ledger.load(row).from_page for row in rows} == expected
-
-
 @pytest.mark.asyncio
 async def test_an_episode_that_never_works_ends_in_its_failure(team: Team) -> None:
     hands = give_hands(team, None)

@@ -19,10 +19,8 @@ SETTINGS = AgentSettings(max_steps=5, max_repeats=3, retry_temperature=1.5)
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def attempt(
-    browser: Browser, replies: Sequence[str], temperature: float = 0.0, page: str | None = None
-) -> Trajectory:
-    """An episode of a policy that says these replies, the last one for ever, begun on `page` if given."""
+async def attempt(browser: Browser, replies: Sequence[str], temperature: float = 0.0) -> Trajectory:
+    """An episode of a policy that says these replies, the last one for ever."""
     sampling = Sampling(temperature)
     said = itertools.chain(replies, itertools.repeat(replies[-1]))
 
@@ -34,14 +32,7 @@ async def attempt(
 
     with PracticeServer() as practice:
         return await roll_out(
-            TASK.model_copy(update={"page": page or "/elsewhere"}),
-            "t",
-            browser=browser,
-            practice=practice,
-            generate=generate,
-            settings=SETTINGS,
-            sampling=sampling,
-            from_page=page is not None,
+            TASK, "t", browser=browser, practice=practice, generate=generate, settings=SETTINGS, sampling=sampling
         )
 
 
@@ -75,18 +66,6 @@ async def test_after_a_failure_training_explores_and_evaluation_stays_greedy(
 ) -> None:
     record = await attempt(browser, ["Action: Fly", "Action: Click Settings", "Action: Answer; done"], temperature)
     assert [step.temperature for step in record.steps] == told
-
-
-async def test_an_attempt_may_begin_on_the_page_of_its_task_and_home_is_the_start_page_still(browser: Browser) -> None:
-    record = await attempt(browser, ["Action: Home", "Action: GoBack", "Action: Answer; done"], page="/settings")
-    assert record.from_page
-    assert [step.observation.title.partition(" - ")[0] for step in record.steps] == ["Settings", "Home", "Settings"]
-
-
-async def test_a_page_that_is_gone_is_not_the_agents_doing(browser: Browser) -> None:
-    record = await attempt(browser, ["Action: Answer; done"], page="/nowhere")
-    assert (record.outcome, record.steps) == (Outcome.SITE_ERROR, ())
-    assert "/nowhere: HTTP 404" in record.error
 
 
 async def test_a_model_outage_is_not_the_agents_doing(browser: Browser) -> None:

@@ -80,15 +80,6 @@ async def test_where_asked_for_tasks_do_not_all_begin_alike(limit: int | None, n
 
 
 @pytest.mark.asyncio
-async def test_a_task_tells_the_page_it_was_written_for() -> None:
-    addresses = ["http://shop.test/", "http://shop.test/bags?page=2", "https://other.test/x"]
-    looks = [replace(LOOK, url=url) for url in addresses]
-    replies = [f'{{"tasks": ["Open the thing number {n}."]}}' for n in range(3)]
-    found = await propose(SHOP, None, looks, says(replies), num_tasks=3, settings=SETTINGS, seed=1)
-    assert [task.page for task in found.tasks] == ["https://other.test/x", "/bags?page=2", ""]
-
-
-@pytest.mark.asyncio
 async def test_the_start_page_comes_last() -> None:
     asked: list[str] = []
 

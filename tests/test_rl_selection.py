@@ -66,11 +66,6 @@ def test_a_task_that_always_succeeds_gives_one() -> None:
     assert names(chosen(judged, max_per_task=3, max_per_saturated_task=1)) == {"t1"}
 
 
-def test_an_attempt_of_the_whole_way_is_kept_before_a_shorter_one_from_the_tasks_page() -> None:
-    judged = [(trajectory("page", steps=1, from_page=True), S), (trajectory("way", steps=3), S)]
-    assert names(chosen(judged, max_per_saturated_task=1)) == {"way"}
-
-
 @pytest.mark.parametrize(
     ("answers", "kept"),
     [(["5", "7", "5."], 2), (["5", "7"], 0), (["5"], 1), (["Done", "done", None], 2), (["a", "b", "c", "c"], 2)],
