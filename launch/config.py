@@ -114,10 +114,6 @@ class RolloutSettings(_Section):
     """Proposed tasks wanted per round, over all training websites."""
     samples_per_task: int = Field(default=1, ge=1)
     """Episodes per proposed task."""
-    samples_from_page: int = Field(default=0, ge=0)
-    """How many of a task's episodes begin on the page that the proposer wrote it for; the others, and all measurements,
-    begin where the website starts. The end of a long errand is so practised by a policy that doesn't find the way yet
-    (a reverse curriculum: Florensa et al. 2017, arXiv 1707.05300)."""
     tasks_per_world: int = Field(default=4, ge=1)
     """Practice sites: proposed tasks per generated world."""
     num_pages: int = Field(default=3, ge=1)
@@ -132,12 +128,6 @@ class RolloutSettings(_Section):
     """The agent's loop: step and time limits, history, sampling."""
     browser: BrowserSettings = BrowserSettings()
     """The browser: size of the page, what the agent is shown, deadlines."""
-
-    @model_validator(mode="after")
-    def _coherent(self) -> Self:
-        if self.samples_from_page > self.samples_per_task:
-            raise ValueError("samples_from_page: expected at most samples_per_task")
-        return self
 
 
 class EvaluationSettings(_Section):

@@ -181,11 +181,10 @@ async def _collect(team: Team, k: int, purposes: Sequence[Purpose], phase: Phase
 
 
 def _order(team: Team, episode: Episode, policy: EndpointSettings, weights: WeightsRow) -> Order:
-    rollout, trains = team.config.rollout, episode.purpose is Purpose.TRAIN
-    temperature = rollout.agent.temperature if trains else 0.0
-    sampling = Sampling(temperature, rollout.agent.max_tokens, team.seed(episode.id))
-    from_page = trains and episode.sample < rollout.samples_from_page
-    return Order(episode.id, episode.task, policy, weights.version, sampling, from_page)
+    agent = team.config.rollout.agent
+    temperature = agent.temperature if episode.purpose is Purpose.TRAIN else 0.0
+    sampling = Sampling(temperature, agent.max_tokens, team.seed(episode.id))
+    return Order(episode.id, episode.task, policy, weights.version, sampling)
 
 
 async def _attempt(team: Team, order: Order) -> Trajectory:

@@ -49,8 +49,6 @@ class Order:
     weights: int
     """Version of the policy behind the endpoint; stamped on every step."""
     sampling: Sampling
-    from_page: bool = False
-    """Whether the episode begins on the page that its task was written for."""
 
 
 class RolloutActor:
@@ -81,7 +79,6 @@ class RolloutActor:
                 generate=self._open_policy(order),
                 settings=self._agent,
                 sampling=order.sampling,
-                from_page=order.from_page,
             )
         return await asyncio.to_thread(inbox.deliver, self._run_dir, trajectory)
 
@@ -122,9 +119,7 @@ class RolloutActor:
 
 def failed_trajectory(order: Order, outcome: Outcome, error: str) -> Trajectory:
     """The record of an episode that never began or whose worker died."""
-    return Trajectory(
-        id=order.trajectory_id, task=order.task, steps=(), outcome=outcome, from_page=order.from_page, error=error
-    )
+    return Trajectory(id=order.trajectory_id, task=order.task, steps=(), outcome=outcome, error=error)
 
 
 class Workers:

@@ -131,7 +131,6 @@ async def roll_out(
     generate: Generate,
     settings: AgentSettings,
     sampling: Sampling,
-    from_page: bool = False,
 ) -> Trajectory:
     """One attempt at a task.
 
@@ -143,17 +142,15 @@ async def roll_out(
         generate: The policy.
         settings: Limits.
         sampling: How the policy samples; its max_tokens is taken from `settings`.
-        from_page: Whether it begins on the page that the task was written for; else where the website starts.
     """
     started = time.monotonic()
     visit = _open_world(task, practice)
-    page = task.page if from_page else ""
     try:
-        record = await _attempt(task, visit, page, browser, generate, settings, sampling)
+        record = await _attempt(task, visit, browser, generate, settings, sampling)
     finally:
         if visit is not None and practice is not None:
             practice.close_visit(visit)
-    return Trajectory(id=trajectory_id, task=task, from_page=page != "", seconds=time.monotonic() - started, **record)
+    return Trajectory(id=trajectory_id, task=task, seconds=time.monotonic() - started, **record)
 
 
 def _open_world(task: Task, practice: PracticeServer | None) -> Visit | None:
@@ -165,13 +162,7 @@ def _open_world(task: Task, practice: PracticeServer | None) -> Visit | None:
 
 
 async def _attempt(
-    task: Task,
-    visit: Visit | None,
-    page: str,
-    browser: "Browser",
-    generate: Generate,
-    settings: AgentSettings,
-    sampling: Sampling,
+    task: Task, visit: Visit | None, browser: "Browser", generate: Generate, settings: AgentSettings, sampling: Sampling
 ) -> dict[str, Any]:
     """The fields of a Trajectory that the attempt decides."""
     episode: Episode | None = None
@@ -181,8 +172,6 @@ async def _attempt(
         async with asyncio.timeout(settings.time_limit_s):
             url = visit.url if visit else task.website.url
             async with browser.episode(url, task.website.allowed_hosts) as tab:
-                if page:
-                    await tab.go_to(page)
                 sampling = Sampling(sampling.temperature, settings.max_tokens, sampling.seed)
                 episode = Episode(task, tab, browser.blobs, generate, settings, sampling)
                 outcome = await episode.run()

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
-from urllib.parse import urljoin
 
 from playwright.async_api import BrowserContext, Dialog, Download, Error, Page, Request
 from playwright.async_api import TimeoutError as PlaywrightTimeout
@@ -241,18 +240,11 @@ class Tab:
         await self._pages.pop().page.close()
         return "The tab was closed; this is the tab before it."
 
-    async def go_to(self, address: str) -> None:
-        """To a page by its address, as seen from the start page. Raises BrowserError if the site doesn't show it."""
-        await self._load(urljoin(self._start_url, address))
-        await self._settle()
-
     async def _go_home(self) -> None:
-        await self._load(self._start_url)
-
-    async def _load(self, url: str) -> None:
+        """To the start page. Raises BrowserError if the site doesn't show it."""
         timeout_ms = self._settings.start_deadline_s * 1000
         try:
-            response = await self._page.page.goto(url, wait_until="domcontentloaded", timeout=timeout_ms)
+            response = await self._page.page.goto(self._start_url, wait_until="domcontentloaded", timeout=timeout_ms)
         except (Error, PlaywrightTimeout) as error:
             text = str(error).split("\n", 1)[0]
             if "crash" in text or "closed" in text:
@@ -261,9 +253,9 @@ class Tab:
             raise BrowserError(Outcome.SITE_ERROR, text + outside) from error
         status = response.status if response else 0
         if status in _REFUSALS:
-            raise BrowserError(Outcome.BLOCKED, f"{url}: HTTP {status}")
+            raise BrowserError(Outcome.BLOCKED, f"{self._start_url}: HTTP {status}")
         if status >= 400:
-            raise BrowserError(Outcome.SITE_ERROR, f"{url}: HTTP {status}")
+            raise BrowserError(Outcome.SITE_ERROR, f"{self._start_url}: HTTP {status}")
 
     # Settling.
 

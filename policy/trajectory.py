@@ -124,8 +124,6 @@ class Trajectory(_Record):
     task: Task
     steps: tuple[Step, ...]
     outcome: Outcome
-    from_page: bool = False
-    """Whether it began on the page that the task was written for (`Task.page`), not on the start page."""
     error: str = ""
     """What went wrong, for outcomes that aren't the agent's."""
     answer: str | None = None

@@ -13,7 +13,6 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -115,7 +114,7 @@ async def propose(
     Args:
         website: Where the tasks are to be done.
         world: Practice sites: the world looked at; None elsewhere.
-        looks: Pages to write about, taken in turn; at least one, that where episodes start first.
+        looks: Pages to write about, taken in turn; at least one.
         generate: The proposer's model.
         num_tasks: Tasks wanted.
         taken: Instructions that exist already.
@@ -147,17 +146,8 @@ async def propose(
             if reason := gate.reject(instruction, look):
                 found.rejections[reason] += 1
             else:
-                page = _address(look, looks[0])
-                found.tasks.append(Task(website=website, instruction=instruction, world=world, page=page))
+                found.tasks.append(Task(website=website, instruction=instruction, world=world))
     return found
-
-
-def _address(look: Look, start: Look) -> str:
-    """A page's address without its host, which differs from episode to episode on practice sites."""
-    if look.url == start.url:
-        return ""
-    there, here = urlsplit(look.url), urlsplit(start.url)
-    return urlunsplit(("", "", *there[2:])) if there[:2] == here[:2] else look.url
 
 
 @dataclass(slots=True)

@@ -36,8 +36,6 @@ class Task(BaseModel):
     world: str | None = None
     """Practice sites: the generated world (``train-17``); None on other websites."""
     source: Literal["proposer", "gold"] = "proposer"
-    page: str = ""
-    """Address, as seen from the website's, of the page that the proposer wrote it for; empty: where episodes start."""
     gold_id: str | None = None
     """Gold tasks of practice sites: their id, from which the checker is found; None for proposed tasks."""
 

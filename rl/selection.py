@@ -143,8 +143,7 @@ def _balanced(successes: Sequence[Trajectory], num_decided: int, settings: Selec
 
 
 def _shortest(trajectories: Iterable[Trajectory], limit: int) -> list[Trajectory]:
-    """The shortest ones, those of the whole way before those that began on the task's page."""
-    return sorted(trajectories, key=lambda t: (t.from_page, len(t.steps), t.id))[:limit]
+    return sorted(trajectories, key=lambda t: (len(t.steps), t.id))[:limit]
 
 
 def _limit_shapes(trajectories: Iterable[Trajectory], limit: int) -> list[Trajectory]:
