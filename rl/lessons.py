@@ -11,7 +11,7 @@ import evaluator.judge
 import policy.prompt
 import proposer.propose
 from evaluator.judge import JudgeSettings, last_screenshots
-from evaluator.truth import gold_task, ground_truth
+from evaluator.truth import ground_truth
 from policy.agent import AgentSettings
 from policy.blobs import BlobStore
 from policy.trajectory import ActionKind, Observation, Step, Trajectory
@@ -34,45 +34,22 @@ END_OF_TURN = "<|im_end|>"
 
 
 def policy_lessons(
-    attempts: Sequence[Trajectory], blobs: BlobStore, processor: Any, count: int, num_astray: int, seed: int
+    attempts: Iterable[Trajectory], blobs: BlobStore, processor: Any, count: int, seed: int
 ) -> list[Sample]:
-    """Steps of demonstrations as the policy will meet them: `count` of successes and `num_astray` of near misses.
+    """`count` steps of successful demonstrations as the policy will meet them, or fewer.
 
     Even over the places in a kind of task (its first step, its second, ...), so that every step of a long kind is seen
     as often as the only one of a short one: even over kinds alone, a policy masters the short ones and never ends a
     long one, and practice has no success to show it how.
-
-    Of near misses only those of errands (a wrong answer to a question would teach to misread a page), and of them only
-    the steps from where they leave the solution's way. Cloned from both without being told which is which, as from a
-    log of real users, a policy does right or wrong by chance where it knows how to do either: that is what practice can
-    sort out, where it can't teach what was never shown.
     """
-    ways: dict[bool, dict[tuple[tuple[str, str], int], list[tuple[Trajectory, int]]]] = {
-        True: defaultdict(list),
-        False: defaultdict(list),
-    }
-    right = {attempt.task.gold_id: _way(attempt) for attempt in reversed(attempts) if ground_truth(attempt)}
+    places: dict[tuple[tuple[str, str], int], list[tuple[Trajectory, int]]] = defaultdict(list)
     for attempt in attempts:
-        success = ground_truth(attempt) is True
-        if not success and gold_task(attempt.task.gold_id or "").goal.answers:
-            continue
-        deeds = [index for index, step in enumerate(attempt.steps) if step.action]  # none where a script stumbles
-        shared = 0 if success else _num_shared(_way(attempt), right.get(attempt.task.gold_id, ()))
-        for place, index in list(enumerate(deeds))[shared:]:
-            ways[success][_kind(attempt), place].append((attempt, index))
-    rng = random.Random(seed)
-    chosen = _evenly(ways[True].values(), count, rng) + _evenly(ways[False].values(), num_astray, rng)
-    return [_acted(attempt, index, blobs, processor) for attempt, index in rng.sample(chosen, len(chosen))]
-
-
-def _way(attempt: Trajectory) -> tuple[str, ...]:
-    """What was done, in words."""
-    return tuple(policy.prompt.describe(step.action, step.observation) for step in attempt.steps if step.action)
-
-
-def _num_shared(way: Sequence[str], other: Sequence[str]) -> int:
-    """How many steps two ways have in common from the start."""
-    return next((n for n, (a, b) in enumerate(zip(way, other, strict=False)) if a != b), min(len(way), len(other)))
+        if ground_truth(attempt):
+            deeds = [index for index, step in enumerate(attempt.steps) if step.action]  # none where a script stumbles
+            for place, index in enumerate(deeds):
+                places[_kind(attempt), place].append((attempt, index))
+    chosen = _evenly(places.values(), count, random.Random(seed))
+    return [_acted(attempt, index, blobs, processor) for attempt, index in chosen]
 
 
 def _acted(attempt: Trajectory, index: int, blobs: BlobStore, processor: Any) -> Sample:

@@ -37,7 +37,7 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 
 from policy.blobs import BlobStore
 from policy.trajectory import Trajectory
-from rl.demonstrate import Script, collect, scripts, solutions, stumbles, training_tasks
+from rl.demonstrate import collect, scripts, solutions, stumbles, training_tasks
 from rl.learner import LearnerSettings, train
 from rl.lessons import judge_lessons, policy_lessons, proposer_lessons
 from rl.model import load_model
@@ -76,17 +76,13 @@ class Recipe(BaseModel):
     sites: tuple[str, ...] = ("shop", "forum")
     """Practice sites demonstrated; the others stay unseen."""
     worlds: tuple[int, ...] = tuple(range(9000, 9006))
-    """Numbers of the training worlds demonstrated to judge and proposer, near misses among the demonstrations."""
-    policy_worlds: tuple[int, ...] = tuple(range(9000, 9012))
-    """The same for the policy. Some kinds have one task in a world, so that few worlds are few lessons."""
+    """Numbers of the training worlds demonstrated."""
     practised_worlds: tuple[int, ...] = tuple(range(9020, 9030))
     """Numbers of the training worlds on whose gold tasks the new policy tries itself, for the judge to learn from."""
     practised_temperature: float = Field(default=0.9, ge=0)
     """Sampling temperature there."""
-    num_policy_lessons: int = Field(default=480, ge=1)
-    """Steps of successful demonstrations for the policy."""
-    num_astray_lessons: int = Field(default=200, ge=0)
-    """Steps of near misses for the policy, not told apart from those: habits that practice is to break."""
+    num_policy_lessons: int = Field(default=400, ge=1)
+    """Steps of demonstrations for the policy: few, so that there is room to learn."""
     num_judge_lessons: int = Field(default=1150, ge=1)
     """Judged attempts for the judge."""
     num_proposer_lessons: int = Field(default=600, ge=1)
@@ -94,10 +90,8 @@ class Recipe(BaseModel):
     max_moves: int = Field(default=3, ge=1)
     """Policy and proposer are taught, and the policy tries itself on, tasks that take at most so many moves: on longer
     ones a policy that has just begun finds no success to learn from."""
-    policy_learner: LearnerSettings = LearnerSettings(lr=3e-4, batch_size=2, lora_rank=16, lora_alpha=32)
-    """Training of the policy's part: small batches, since there are few lessons."""
     learner: LearnerSettings = LearnerSettings(lr=4e-4, batch_size=4, lora_rank=16, lora_alpha=32)
-    """Training of the other two."""
+    """Training of each part."""
 
 
 def build(out: Path, parts: Path = PARTS) -> None:
@@ -199,34 +193,27 @@ def make_parts(
     if not base.exists():
         build_base(base, work)
     blobs = BlobStore(work / "blobs")
+    tasks = training_tasks(recipe.sites, recipe.worlds)
+    attempts = asyncio.run(collect(work / "demonstrations", blobs, scripts(tasks)))
     processor = AutoProcessor.from_pretrained(base)
-
-    def demonstrated(wanted: Sequence[Script]) -> list[Trajectory]:
-        return asyncio.run(collect(work / "demonstrations", blobs, wanted))
 
     def lessons(role: str) -> list[Sample]:
         match role:
             case "policy":
-                short = training_tasks(recipe.sites, recipe.policy_worlds, recipe.max_moves)
-                errands = [task for task in short if not task.goal.answers]
-                shown = _easy(demonstrated([*solutions(short), *stumbles(short), *scripts(errands)]), recipe.max_moves)
-                counts = recipe.num_policy_lessons, recipe.num_astray_lessons
-                return policy_lessons(shown, blobs, processor, *counts, recipe.seed)
+                stumbled = asyncio.run(collect(work / "demonstrations", blobs, stumbles(tasks)))
+                shown = _easy([*attempts, *stumbled], recipe.max_moves)
+                return policy_lessons(shown, blobs, processor, recipe.num_policy_lessons, recipe.seed)
             case "judge":
                 tried = training_tasks(recipe.sites, recipe.practised_worlds, recipe.max_moves)
                 practised = _practise(work, tried, blobs, recipe.practised_temperature, parts / "policy")
-                tasks = training_tasks(recipe.sites, recipe.worlds)
-                shown = demonstrated([*scripts(tasks), *solutions(tried)])
+                solved = asyncio.run(collect(work / "demonstrations", blobs, solutions(tried)))
+                shown = [*attempts, *solved]
                 return judge_lessons(shown, practised, blobs, processor, recipe.num_judge_lessons, recipe.seed)
             case _:
-                tasks = training_tasks(recipe.sites, recipe.worlds)
-                shown = _easy(demonstrated(scripts(tasks)), recipe.max_moves)
+                shown = _easy(attempts, recipe.max_moves)
                 return proposer_lessons(shown, blobs, processor, recipe.num_proposer_lessons, recipe.seed)
 
-    learners = {"policy": recipe.policy_learner}
-    return {
-        role: _teach(base, lessons(role), blobs, learners.get(role, recipe.learner), parts / role) for role in roles
-    }
+    return {role: _teach(base, lessons(role), blobs, recipe.learner, parts / role) for role in roles}
 
 
 def _easy(attempts: Sequence[Trajectory], max_moves: int) -> list[Trajectory]:
