@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 
@@ -29,6 +30,7 @@ STOP_DEADLINE_S = 20.0
 DEATH_DEADLINE_S = 15.0
 """An engine that died takes its server along within seconds; one that answers nothing for so long is given up."""
 POLL_S = 0.25
+GIB = 2**30
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -53,8 +55,10 @@ class ServerSettings(BaseModel):
     """Number format of the weights served."""
     tensor_parallel: int = Field(default=1, ge=1)
     """GPUs that share one copy of the model; 1 on CPU."""
-    kv_cache_gib: int = Field(default=1, ge=1)
-    """Key-value cache on CPU, GiB; on GPUs vLLM takes its own share of memory."""
+    kv_cache_gib: float = Field(default=0.5, gt=0)
+    """Key-value cache of a CPU server, GiB; on GPUs vLLM takes its own share of memory."""
+    picture_cache_gib: float = Field(default=0.25, ge=0)
+    """Pictures kept ready for prompts that show them again, GiB, both in the server and in its engine."""
     cpu_cores: str = "auto"
     """Cores of a CPU server, ``0-1``; ``nobind``: no binding; ``auto``: all that this process may use."""
     timeout_s: float = Field(default=120.0, gt=0)
@@ -237,9 +241,12 @@ class ModelServer:
             "--max-num-seqs": str(settings.max_num_seqs),
             "--tensor-parallel-size": str(settings.tensor_parallel),
             "--limit-mm-per-prompt": json.dumps({"image": settings.max_images}),
+            "--mm-processor-cache-gb": str(settings.picture_cache_gib),
             "--logprobs-mode": "processed_logprobs",
             "--worker-extension-cls": "policy.reload.ReloadExtension",
         }
+        if _is_cpu_build():
+            options["--kv-cache-memory-bytes"] = str(round(settings.kv_cache_gib * GIB))
         words = [word for pair in options.items() for word in pair]
         return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *words]
 
@@ -247,14 +254,25 @@ class ModelServer:
         """The server's environment: development endpoints on, no outside calls, this checkout importable."""
         cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
         path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
-        return os.environ | {
+        variables = {
             "VLLM_SERVER_DEV_MODE": "1",
-            "VLLM_CPU_KVCACHE_SPACE": str(self.settings.kv_cache_gib),
             "VLLM_CPU_OMP_THREADS_BIND": cores if self.settings.cpu_cores == "auto" else self.settings.cpu_cores,
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",
             "PYTHONPATH": path,
         }
+        if _is_cpu_build():
+            # A graph that was saved whole can't be loaded again on CPU (vLLM 0.32): every start would compile anew.
+            variables["VLLM_USE_AOT_COMPILE"] = "0"
+        return os.environ | variables
+
+
+def _is_cpu_build() -> bool:
+    """Whether the vLLM installed here is the one for CPUs: a distribution of its own, or a version that says so."""
+    for name in ("vllm-cpu", "vllm"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return "cpu" in f"{name} {metadata.version(name)}"
+    return False
 
 
 async def _post(
