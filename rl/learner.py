@@ -3,8 +3,9 @@
 Filtered behaviour cloning (PAE, section 4.4, equation 2): maximise log pi(thought and action | prompt) over the steps
 of successful trajectories. Deviations from the paper: samples are balanced over tasks (rl/selection.py), LoRA matrices
 are trained instead of all weights where `lora_rank` is set (and merged into the weights that are written), the
-loss is the mean over the tokens of a whole batch, so that long responses weigh more, and pi is the distribution that
-was sampled from (logits divided by the rollouts' temperature).
+loss is the mean over the tokens of a whole batch, so that long responses weigh more, pi is the distribution that was
+sampled from (logits divided by the rollouts' temperature), and the weights written may lie beyond the trained ones
+(`extrapolation`).
 
 Where the manifest holds steps of failures, with a negative advantage, they are unlearned as in TOPR (Le Roux et al.
 2025, arXiv 2503.14286, section 3): the gradient of their log-prob is weighed by the ratio, at most 1, of pi to the
@@ -52,6 +53,12 @@ class LearnerSettings(BaseModel):
     """Rank of the LoRA matrices; None: all weights of the language model are trained."""
     lora_alpha: int = Field(default=64, ge=1)
     """LoRA's scale times its rank."""
+    extrapolation: float = Field(default=1.0, ge=0)
+    """Where the written weights lie on the line from the parent (0) through the trained ones (1); above 1: beyond them.
+
+    An update that is small because practice was short points further than it goes (ExPO: Zheng et al. 2024, arXiv
+    2404.16792, section 3, which does this once, after training; here every round begins with such weights).
+    """
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
     max_loss: float = Field(default=20.0, gt=0)
@@ -87,6 +94,7 @@ def update(manifest: Path, parent: Path, out: Path, *, settings: LearnerSettings
     blobs = BlobStore(manifest.parent.parent / "blobs")
     parity = measure_parity(model, data.samples, blobs, settings)
     metrics = train(model, data.samples, blobs, settings)
+    model.extrapolate(parent, settings.extrapolation)
     save_weights(model, parent, out, {"round": data.round, "manifest": str(manifest.name), "parent": parent.name})
     return parity | metrics | {"learn/seconds": time.monotonic() - started}
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoProcessor, Idefics3ForConditionalGeneration
 
 from policy.blobs import BlobStore
@@ -187,6 +188,29 @@ def test_new_weights_are_whole_and_differ_from_the_parents(tiny: Path, tmp_path:
     assert {path.name for path in tiny.iterdir()} <= {path.name for path in out.iterdir()}
     assert (out / "model.safetensors").read_bytes() != (tiny / "model.safetensors").read_bytes()
     load_model(out, SETTINGS)
+
+
+@pytest.mark.parametrize("lora_rank", [4, None])
+def test_weights_are_written_where_the_extrapolation_says(
+    tiny: Path, tmp_path: Path, samples: list[Sample], lora_rank: int | None
+) -> None:
+    manifest = tmp_path / "manifests" / "m.json"
+    write_manifest(manifest, Selection(tuple(samples), {}), round=1)
+    name = "model.text_model.layers.0.self_attn.q_proj.weight"
+
+    def written(factor: float) -> torch.Tensor:
+        out = tmp_path / f"at-{factor}"
+        update(
+            manifest, tiny, out, settings=SETTINGS.model_copy(update={"lora_rank": lora_rank, "extrapolation": factor})
+        )
+        return load_file(out / "model.safetensors")[name].double()
+
+    before, trained = load_file(tiny / "model.safetensors")[name].double(), written(1.0)
+    assert (trained - before).abs().max() > 0.01
+    assert torch.equal(written(0.0), before)
+    for factor in (0.5, 3.0):
+        # bf16 keeps 8 bits: each of the weights compared is off by up to 1/256 of its size.
+        torch.testing.assert_close(written(factor), before + factor * (trained - before), rtol=2**-7, atol=2**-9)
 
 
 def test_the_same_manifest_gives_the_same_weights(tiny: Path, tmp_path: Path, samples: list[Sample]) -> None:
