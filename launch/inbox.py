@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from evaluator.truth import ground_truth
 from launch.ledger import Ledger
+from policy.crash import crash_point
 from policy.trajectory import Outcome, Trajectory
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,12 @@ def read(run_dir: Path, name: str) -> Trajectory:
     return Trajectory.model_validate_json((run_dir / INBOX / name).read_bytes())
 
 
+def delivered(run_dir: Path, trajectory_id: str) -> Trajectory | None:
+    """What a worker that has died since had delivered of an episode; None if it hadn't finished it."""
+    name = f"{trajectory_id}.json"
+    return read(run_dir, name) if (run_dir / INBOX / name).exists() else None
+
+
 def discard(run_dir: Path, name: str) -> None:
     """Drop a delivered episode that will be tried again."""
     (run_dir / INBOX / name).unlink(missing_ok=True)
@@ -75,9 +82,11 @@ def take(run_dir: Path, ledger: Ledger, trajectory: Trajectory) -> None:
     if source.exists():
         source.replace(target)
         sync_dir(target.parent)
+    crash_point("rollout:moved")
     ledger.commit_trajectory(
         trajectory, path, hashlib.sha256(target.read_bytes()).hexdigest(), truth=ground_truth(trajectory)
     )
+    crash_point("rollout:committed")
 
 
 def take_orphans(run_dir: Path, ledger: Ledger) -> int:

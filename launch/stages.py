@@ -17,6 +17,7 @@ from launch.books import Episode, Phase, ProposalRow, Purpose, TrajectoryRow, We
 from launch.errors import RunFailed, WorkerLost
 from launch.team import Team
 from launch.workers import Order, failed_trajectory
+from policy.crash import crash_point
 from policy.endpoint import EndpointSettings
 from policy.trajectory import Outcome, Trajectory
 from proposer.generate import Generate, ModelError, Sampling
@@ -131,7 +132,9 @@ async def _propose_in_world(team: Team, k: int, practice: Practice, held_out: se
     )
     num_kept = len(proposals.tasks)
     row = ProposalRow(k, website.name, world, proposals.num_proposed, num_kept, dict(proposals.rejections))
+    crash_point("propose:proposed")
     team.ledger.add_proposals(row, proposals.tasks, team.config.rollout.samples_per_task)
+    crash_point("propose:committed")
 
 
 async def _look(team: Team, website: Website, world: str | None, seed: int) -> list[Look]:
@@ -188,22 +191,27 @@ def _order(team: Team, episode: Episode, policy: EndpointSettings, weights: Weig
 
 
 async def _attempt(team: Team, order: Order) -> Trajectory:
-    """The episode's trajectory, tried again while the failure is ours and attempts are left; it lies in the inbox."""
-    for attempts_left in reversed(range(team.config.rollout.max_attempts)):
-        team.ledger.lease(order.trajectory_id)
+    """The episode's trajectory, tried again while the failure is ours and attempts are left; it lies in the inbox.
+
+    Attempts count over the whole run, those of killed drivers too: what always takes its worker along ends some time.
+    """
+    while True:
+        number = team.ledger.lease(order.trajectory_id)
+        crash_point("rollout:leased")
         num_starts = team.server.num_starts
         try:
             trajectory = inbox.read(team.run_dir, await team.workers.run(order))
         except WorkerLost as error:
-            trajectory = failed_trajectory(order, Outcome.BROWSER_CRASH, str(error))
-            inbox.deliver(team.run_dir, trajectory)
-        if trajectory.outcome not in inbox.RETRIED or not attempts_left:
+            trajectory = inbox.delivered(team.run_dir, order.trajectory_id)
+            if trajectory is None:
+                trajectory = failed_trajectory(order, Outcome.BROWSER_CRASH, str(error))
+                inbox.deliver(team.run_dir, trajectory)
+        if trajectory.outcome not in inbox.RETRIED or number >= team.config.rollout.max_attempts:
             return trajectory
         if trajectory.outcome is Outcome.MODEL_OUTAGE:
             await team.server.revive(num_starts)
         inbox.discard(team.run_dir, f"{trajectory.id}.json")
         team.ledger.add_event("retry", f"{trajectory.id}: {trajectory.outcome}: {trajectory.error}")
-    raise AssertionError("max_attempts is at least 1")
 
 
 def _break_on_failures(team: Team, k: int, purposes: Sequence[Purpose]) -> None:
@@ -241,6 +249,7 @@ async def _judge(team: Team, trajectory: Trajectory, generate: Generate) -> None
         except ModelError as error:
             logger.warning("%s: no verdict: %s", trajectory.id, error)
             return
+    crash_point("judge:judged")
     team.ledger.commit_verdict(verdict)
 
 
@@ -254,14 +263,15 @@ async def judge_missing(team: Team, k: int, purposes: Sequence[Purpose], phase: 
     await asyncio.gather(*team.judging)
     team.judging.clear()
     rows = _judgeable(team, k, purposes)
-    missing = [row for row in rows if row.judgement is None]
     generate = await team.model("judge")
 
     async def judge_row(row: TrajectoryRow) -> None:
         await _judge(team, team.ledger.load(row), generate)
         team.watch(k, phase, sum(row.judgement is not None for row in _judgeable(team, k, purposes)), len(rows))
 
-    await team.each(missing, judge_row, team.config.rollout.num_judgements)
+    for _ in range(team.config.rollout.max_attempts):
+        missing = [row for row in _judgeable(team, k, purposes) if row.judgement is None]
+        await team.each(missing, judge_row, team.config.rollout.num_judgements)
     num_out = sum(row.judgement is None for row in _judgeable(team, k, purposes))
     if num_out >= MIN_TO_BREAK and num_out > team.config.rollout.max_failure_share * len(rows):
         raise RunFailed(f"round {k}: the judge gave no verdict on {num_out} of {len(rows)} trajectories; then `resume`")
@@ -279,8 +289,10 @@ async def seal(team: Team, k: int) -> None:
     selection = select(trajectories, verdicts, team.config.selection, team.seed(k, "selection"))
     path = f"manifests/round-{k:04d}.json"
     sha256 = write_manifest(team.run_dir / path, selection, k)
+    crash_point("seal:written")
     team.ledger.commit_manifest(k, path, sha256, len(selection.samples))
     team.ledger.set_metrics(k, {f"learn/{key}": value for key, value in selection.counts.items()})
+    crash_point("seal:committed")
 
 
 async def train(team: Team, k: int) -> None:
@@ -294,6 +306,7 @@ async def train(team: Team, k: int) -> None:
     settings = team.config.learner
     settings = settings.model_copy(update={"seed": team.seed(k, "learner", settings.seed)})
     metrics = await team.workers.learn(manifest, team.weights_dir(parent), team.weights_dir(row), settings)
+    crash_point("train:learned")
     team.ledger.set_metrics(k, {f"learn/{key.removeprefix('learn/')}": value for key, value in metrics.items()})
     team.ledger.commit_weights(row)
 
@@ -318,5 +331,7 @@ def record(team: Team, k: int) -> None:
     """The round's figures into the books, its last phase, and the run's summary."""
     team.ledger.set_metrics(k, summary.round_metrics(team.ledger, k))
     team.tracker.log(k, team.ledger.metrics(k))
+    crash_point("record:logged")
     team.ledger.set_phase(k, Phase.DONE)
+    crash_point("record:done")
     summary.write_summary(team.ledger)

@@ -21,6 +21,7 @@ from policy.agent import AgentSettings, roll_out
 from policy.blobs import BlobStore
 from policy.browser import Browser
 from policy.browser_settings import BrowserError, BrowserSettings
+from policy.crash import crash_point
 from policy.endpoint import EndpointSettings, open_endpoint
 from policy.explore import look_around
 from policy.trajectory import Outcome, Trajectory
@@ -80,7 +81,9 @@ class RolloutActor:
                 settings=self._agent,
                 sampling=order.sampling,
             )
-        return await asyncio.to_thread(inbox.deliver, self._run_dir, trajectory)
+        name = await asyncio.to_thread(inbox.deliver, self._run_dir, trajectory)
+        crash_point("worker:delivered")
+        return name
 
     async def look(self, website: Website, world: str | None, num_pages: int, seed: int) -> list[Look]:
         """What the proposer is shown of a website; empty if it can't be opened."""

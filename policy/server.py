@@ -20,6 +20,7 @@ from types import TracebackType
 import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
+from policy.crash import crash_point
 from policy.endpoint import EndpointSettings, open_endpoint
 from proposer.generate import Generate, ModelError, Prompt, Response, Sampling
 
@@ -202,7 +203,9 @@ class ModelServer:
         async with httpx.AsyncClient(base_url=self.base_url, timeout=self.settings.timeout_s) as client:
             try:
                 await _post(client, "/pause", params={"mode": "wait"})
+                crash_point("publish:paused")
                 await _post(client, "/collective_rpc", body={"method": "load_weights_from", "args": [str(weights)]})
+                crash_point("publish:loaded")
                 await _post(client, "/resume")
             except httpx.HTTPError as error:
                 raise ModelError(f"publishing {weights} to {self.base_url}: {error!r}") from error

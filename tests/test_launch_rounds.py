@@ -15,11 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench.scripted import Call, ScriptedServer, quick_answers
 from launch.books import LedgerReader, Phase, Purpose
 from launch.ledger import Ledger
 from launch.stages import measured_tasks, plan_practice, spread
 from proposer.task import Website
-from tests.fake_models import FakeModelServer, quick_answers
 
 ROOT = Path(__file__).parents[1]
 DEADLINE_S = 120
@@ -71,12 +71,12 @@ class Saboteur:
     family: list[psutil.Process] = field(default_factory=list)
     """The killed program's processes that hold anything of ours."""
 
-    def __call__(self, role: str, text: str, call: int) -> str | None:
-        self.num_policy_calls += role == "policy"
+    def __call__(self, call: Call) -> str | None:
+        self.num_policy_calls += call.role == "policy"
         strike = self.strikes.pop(self.num_policy_calls, None)
         if strike and self.victim:
             self.do(strike, psutil.Process(self.victim.pid))
-        return quick_answers(role, text, call)
+        return quick_answers(call)
 
     def do(self, strike: str, program: psutil.Process) -> None:
         family = program.children(recursive=True)
@@ -126,7 +126,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     (directory / "starter" / "STARTER.json").write_text("{}")
     (directory / "starter" / "policy" / "config.json").write_text("{}")
     run_dir, saboteur = directory / "runs" / "tiny", Saboteur()
-    with FakeModelServer(saboteur) as server:
+    with ScriptedServer(saboteur) as server:
         (directory / "tiny.toml").write_text(CONFIG.format(directory=directory, url=server.url))
         codes, phases = [launch(saboteur, "run", f"{directory}/tiny.toml")], [phase_of(run_dir)]
         _, survivors = psutil.wait_procs(saboteur.family, GONE_DEADLINE_S)

@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 
 import evaluator.judge
+from bench.scripted import ScriptedServer, quick_answers
 from evaluator.verdict import Judgement
 from launch import config as configs
 from launch import inbox, stages
@@ -22,7 +23,6 @@ from policy.server import ModelServer, ServerSettings
 from policy.trajectory import Observation, Outcome, Step, Trajectory
 from proposer.generate import ModelError, Prompt, Response, Sampling
 from proposer.task import Task, Website
-from tests.fake_models import FakeModelServer, quick_answers
 
 SHOP = Website(name="shop", url="practice:shop")
 NUM_TASKS = 24
@@ -205,7 +205,7 @@ async def test_roles_that_take_turns_are_loaded_when_their_turn_comes_and_only_t
     for name in ("policy", "judge", "proposer"):
         (starter / name).mkdir(parents=True)
         (starter / name / "config.json").write_text("{}")
-    with FakeModelServer(quick_answers) as server, Ledger(tmp_path) as ledger:
+    with ScriptedServer(quick_answers) as server, Ledger(tmp_path) as ledger:
         settings = [f"run.runs_dir={tmp_path}", f"serving.base_url={server.url}", f"model.starter={starter}"]
         config = configs.load("quickstart", settings)
         assert config.served_apart == ()

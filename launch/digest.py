@@ -1,0 +1,42 @@
+"""What a run decided, as hashes: two runs of one config with the same model answers have the same digest.
+
+Left out is what differs between runs that decide alike: times, attempts, events, and trajectory files (they hold times).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from launch.books import LedgerReader, Purpose
+
+COMMIT = "COMMIT.json"
+
+
+def digest(books: LedgerReader) -> dict[str, str]:
+    """Hashes (sha256, hex) of the run's tasks, outcomes, truths, verdicts, manifests and weights."""
+    rows = books.trajectories()
+    verdicts = (books.verdict(row.id) for row in rows)
+    parts: dict[str, Iterable[object]] = {
+        "tasks": [
+            (row.round, purpose, task.model_dump(mode="json"))
+            for row in books.rounds()
+            for purpose in Purpose
+            for task in books.tasks(row.round, purpose)
+        ],
+        "outcomes": [(row.id, row.outcome, row.num_steps, row.truth) for row in rows],
+        "verdicts": [verdict.model_dump(mode="json") for verdict in verdicts if verdict],
+        "manifests": [(row.round, _file_hash(path)) for row in books.rounds() if (path := books.manifest(row.round))],
+        "weights": [(row.version, row.parent, _weight_hashes(books.run_dir / row.path)) for row in books.weights()],
+    }
+    return {name: hashlib.sha256(json.dumps(list(items)).encode()).hexdigest() for name, items in parts.items()}
+
+
+def _file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _weight_hashes(directory: Path) -> dict[str, str] | None:
+    """Hashes of a version's files, as committed with them; None for a model from elsewhere and for dropped versions."""
+    commit = directory / COMMIT
+    return json.loads(commit.read_text())["files"] if commit.is_file() else None

@@ -1,0 +1,21 @@
+"""Crash points: named places where a test ends the process as `kill -9` would.
+
+They do nothing unless the environment variable PAE_CRASH_AT names one: ``PAE_CRASH_AT=rollout:leased`` the first time
+that place is reached, ``PAE_CRASH_AT=rollout:leased#3`` the third time. Workers that a process starts inherit it.
+"""
+
+import os
+import signal
+from collections import Counter
+
+VARIABLE = "PAE_CRASH_AT"
+_reached: Counter[str] = Counter()
+
+
+def crash_point(name: str) -> None:
+    """End this process at once, with no clean-up of any kind, if it was told to crash here."""
+    wanted, _, number = os.environ.get(VARIABLE, "").partition("#")
+    if wanted == name:
+        _reached[name] += 1
+        if _reached[name] == int(number or 1):
+            os.kill(os.getpid(), signal.SIGKILL)
