@@ -11,20 +11,26 @@ Where the manifest holds steps of failures, with a negative advantage, they are 
 2025, arXiv 2503.14286, section 3): the gradient of their log-prob is weighed by the ratio, at most 1, of pi to the
 policy that sampled them, so that it fades as they become unlikely. Deviation: a ratio for each step, not for the whole
 trajectory.
+
+An update may be killed at any moment: called again, it goes on from its last checkpoint and gives the weights, on CPU
+bit for bit, that it would have given undisturbed.
 """
 
+import hashlib
+import itertools
 import logging
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from policy.blobs import BlobStore
+from policy.crash import crash_point
 from rl.selection import Sample, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -69,10 +75,20 @@ class LearnerSettings(BaseModel):
     """Of the order of samples and the first LoRA matrices."""
     num_threads: int | None = Field(default=None, ge=1)
     """CPU threads; None: all."""
+    checkpoint_s: float = Field(default=600, gt=0)
+    """Seconds from one checkpoint of an update to the next: what a killed update loses at most, and one more step."""
+
+
+WITHOUT_EFFECT = {"micro_tokens", "max_loss", "num_threads", "checkpoint_s"}
+"""Settings that say how an update is computed, not what comes out of it (but for rounding): they may be changed, say
+after memory ran out, and it still goes on from its checkpoint."""
 
 
 def update(manifest: Path, parent: Path, out: Path, *, settings: LearnerSettings) -> dict[str, float]:
     """Train on a manifest, write the new weights to the directory `out`, and return the learner's metrics.
+
+    If this process is killed, the same call goes on from the last checkpoint, ``.<out>.checkpoint`` beside `out`. If
+    `out` is there already, whole and made from the same, nothing is trained: the metrics are those of then.
 
     Args:
         manifest: Sealed by the round; pictures are looked up in ``../blobs`` beside it.
@@ -80,67 +96,181 @@ def update(manifest: Path, parent: Path, out: Path, *, settings: LearnerSettings
         out: Appears whole or not at all.
         settings: How to train.
 
+    Returns:
+        Metrics under ``learn/``. ``learn/seconds`` is the sum over all attempts; of one that was killed, what came
+        before its last checkpoint. Writing the weights is not in it.
+
     Raises:
         LearnerError: a loss was not a number or exploded; `out` wasn't written.
         ValueError: the manifest can't be read, or holds no samples.
     """
-    from rl.model import load_model, save_weights  # torch is heavy, and settings are read without it
+    from rl.model import checkpoint_path, read_commit, remove_leftovers  # torch is heavy; settings are read without it
 
     data = read_manifest(manifest)
     if not data.samples:
         raise ValueError(f"manifest {manifest}: expected at least one sample")
-    started = time.monotonic()
-    model = load_model(parent, settings)
-    blobs = BlobStore(manifest.parent.parent / "blobs")
-    parity = measure_parity(model, data.samples, blobs, settings)
-    metrics = train(model, data.samples, blobs, settings)
-    model.extrapolate(parent, settings.extrapolation)
-    save_weights(model, parent, out, {"round": data.round, "manifest": str(manifest.name), "parent": parent.name})
-    return parity | metrics | {"learn/seconds": time.monotonic() - started}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(out)
+    origin = {"round": data.round, **_origin(manifest, parent, settings)}
+    commit = read_commit(out)
+    if commit is not None and commit.items() >= origin.items():
+        logger.info("%s was finished before", out)
+        metrics = commit["metrics"]
+    else:
+        blobs = BlobStore(manifest.parent.parent / "blobs")
+        metrics = _make_weights(data.samples, blobs, parent, out, settings, origin)
+    checkpoint_path(out).unlink(missing_ok=True)
+    return metrics
+
+
+def _origin(manifest: Path, parent: Path, settings: LearnerSettings) -> dict[str, Any]:
+    """What new weights are made from, as JSON values: equal origins give equal weights."""
+    commit = parent / "COMMIT.json"
+    return {
+        "manifest": manifest.name,
+        "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+        "parent": parent.name,
+        # The first version, which no update has made, has none.
+        "parent_commit_sha256": hashlib.sha256(commit.read_bytes()).hexdigest() if commit.exists() else None,
+        "settings": settings.model_dump(mode="json", exclude=WITHOUT_EFFECT),
+    }
+
+
+def _make_weights(
+    samples: Sequence[Sample],
+    blobs: BlobStore,
+    parent: Path,
+    out: Path,
+    settings: LearnerSettings,
+    origin: Mapping[str, Any],
+) -> dict[str, float]:
+    """Train from the checkpoint, if there is one, and write the weights; the metrics."""
+    from rl.model import checkpoint_path, load_model, save_checkpoint, save_weights
+
+    began = time.monotonic()
+    training = Training(load_model(parent, settings), settings)
+    if not _resume(training, checkpoint_path(out), origin):
+        training.progress.parity = measure_parity(training.model, samples, blobs, settings)
+    began -= training.progress.seconds  # as if the attempts before had ended just now
+    due = time.monotonic() + settings.checkpoint_s
+    for _ in training.steps(samples, blobs):
+        training.progress.seconds = time.monotonic() - began
+        if time.monotonic() >= due:
+            save_checkpoint(checkpoint_path(out), {"origin": origin, **training.state()})
+            crash_point("learn:checkpoint")
+            due = time.monotonic() + settings.checkpoint_s
+    training.model.extrapolate(parent, settings.extrapolation)
+    progress = training.progress
+    metrics = progress.parity | progress.metrics() | {"learn/seconds": time.monotonic() - began}
+    save_weights(training.model, parent, out, {**origin, "metrics": metrics})
+    return metrics
+
+
+def _resume(training: "Training", checkpoint: Path, origin: Mapping[str, Any]) -> bool:
+    """Put a training where the checkpoint says it was; False where there is none of this origin."""
+    from rl.model import load_checkpoint
+
+    state = load_checkpoint(checkpoint)
+    if state is None:
+        return False
+    if state["origin"] != origin:
+        logger.warning("%s is of another update and isn't used", checkpoint)
+        return False
+    training.restore(state)
+    logger.info("going on after optimizer step %d, from %s", training.progress.steps, checkpoint)
+    return True
+
+
+def train(model: Any, samples: Sequence[Sample], blobs: BlobStore, settings: LearnerSettings) -> dict[str, float]:
+    """Fit the model to the samples in place; metrics under ``learn/``. Raises LearnerError."""
+    training = Training(model, settings)
+    for _ in training.steps(samples, blobs):
+        pass
+    return training.progress.metrics()
 
 
 @dataclass(slots=True)
 class Progress:
-    """Sums over an update."""
+    """Sums over an update, all attempts at it together."""
 
     loss: float = 0.0
     tokens: int = 0
     prompt_tokens: int = 0
     steps: int = 0
+    """Optimizer steps, and so batches, that are done."""
     grad_norm: float = 0.0
+    seconds: float = 0.0
+    parity: dict[str, float] = field(default_factory=dict)
+    """Metrics from before the first step; only the first attempt can measure them."""
+
+    def metrics(self) -> dict[str, float]:
+        """Means and sums under ``learn/``, of at least one step."""
+        return {
+            "learn/loss": self.loss / self.steps,
+            "learn/grad_norm": self.grad_norm / self.steps,
+            "learn/optimizer_steps": self.steps,
+            "learn/trained_tokens": self.tokens,
+            "learn/read_tokens": self.tokens + self.prompt_tokens,
+        }
 
 
-def train(model: Any, samples: Sequence[Sample], blobs: BlobStore, settings: LearnerSettings) -> dict[str, float]:
-    """Fit the model to the samples in place; metrics under ``learn/``. Raises LearnerError."""
-    total_steps = settings.epochs * math.ceil(len(samples) / settings.batch_size)
-    optimizer = model.make_optimizer(settings.lr)
-    progress = Progress()
-    for batch in batches(samples, settings):
-        model.set_lr(optimizer, settings.lr * schedule(progress.steps, total_steps, settings.warmup_share))
-        num_tokens = sum(len(sample.token_ids) for sample in batch)
+class Training:
+    """A model being fitted: its optimizer, and how far it is."""
+
+    def __init__(self, model: Any, settings: LearnerSettings) -> None:
+        """Make a new optimizer; nothing is done yet."""
+        self.model = model
+        self.progress = Progress()
+        self._settings = settings
+        self._optimizer = model.make_optimizer(settings.lr)
+
+    def state(self) -> dict[str, Any]:
+        """All that changes from step to step.
+
+        No random state is among it: the network is in evaluation mode, as loaded, so no dropout draws from torch's, and
+        the order of batches follows from the seed alone.
+        """
+        return {"progress": asdict(self.progress), **self.model.state(self._optimizer)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to where `state` was taken."""
+        self.progress = Progress(**state["progress"])
+        self.model.restore(self._optimizer, state)
+
+    def steps(self, samples: Sequence[Sample], blobs: BlobStore) -> Iterator[None]:
+        """Take the optimizer steps that are missing, and yield after each. Raises LearnerError."""
+        settings, progress = self._settings, self.progress
+        total_steps = settings.epochs * math.ceil(len(samples) / settings.batch_size)
+        for batch in itertools.islice(batches(samples, settings), progress.steps, None):
+            share = schedule(progress.steps, total_steps, settings.warmup_share)
+            self.model.set_lr(self._optimizer, settings.lr * share)
+            loss = self._add_gradients(batch, blobs)
+            if not math.isfinite(loss) or loss > settings.max_loss:
+                names = ", ".join(f"{sample.trajectory_id}#{sample.step}" for sample in batch)
+                raise LearnerError(f"loss {loss} in optimizer step {progress.steps + 1}; its samples: {names}")
+            progress.grad_norm += self.model.apply_gradients(self._optimizer, settings.max_grad_norm)
+            progress.loss += loss
+            progress.steps += 1
+            progress.tokens += _num_tokens(batch)
+            progress.prompt_tokens += sum(len(sample.prompt_ids) for sample in batch)
+            logger.info("optimizer step %d of %d: loss %.4f", progress.steps, total_steps, loss)
+            crash_point("learn:step")
+            yield
+
+    def _add_gradients(self, batch: Sequence[Sample], blobs: BlobStore) -> float:
+        """The batch's loss, whose gradients are added up part by part."""
         loss = 0.0
-        for micro in micro_batches(batch, settings.micro_tokens):
-            logprobs, mask = model.logprobs(micro, blobs, settings.image_px)  # (B, T), (B, T)
+        for micro in micro_batches(batch, self._settings.micro_tokens):
+            logprobs, mask = self.model.logprobs(micro, blobs, self._settings.image_px)  # (B, T), (B, T)
             weights = objective_weights(micro, logprobs.detach(), mask)  # (B,)
-            part = -(logprobs * mask * weights[:, None]).sum() / num_tokens
+            part = -(logprobs * mask * weights[:, None]).sum() / _num_tokens(batch)
             part.backward()
             loss += part.item()
-        if not math.isfinite(loss) or loss > settings.max_loss:
-            names = ", ".join(f"{sample.trajectory_id}#{sample.step}" for sample in batch)
-            raise LearnerError(f"loss {loss} in optimizer step {progress.steps + 1}; its samples: {names}")
-        progress.grad_norm += model.apply_gradients(optimizer, settings.max_grad_norm)
-        progress.loss += loss
-        progress.steps += 1
-        progress.tokens += num_tokens
-        progress.prompt_tokens += sum(len(sample.prompt_ids) for sample in batch)
-        logger.info("optimizer step %d of %d: loss %.4f", progress.steps, total_steps, loss)
-    return {
-        "learn/loss": progress.loss / progress.steps,
-        "learn/grad_norm": progress.grad_norm / progress.steps,
-        "learn/optimizer_steps": progress.steps,
-        "learn/trained_tokens": progress.tokens,
-        "learn/read_tokens": progress.tokens + progress.prompt_tokens,
-    }
+        return loss
+
+
+def _num_tokens(batch: Sequence[Sample]) -> int:
+    return sum(len(sample.token_ids) for sample in batch)
 
 
 def objective_weights(samples: Sequence[Sample], logprobs_BR: Any, mask_BR: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The trained model: a Hugging Face vision-language model, log-probs of given tokens, and saving. Owns torch.
+"""The trained model: a Hugging Face vision-language model, log-probs of given tokens, saving, checkpoints. Owns torch.
 
 Works on any model of transformers' image-text-to-text family whose inner ``model`` returns hidden states and whose
 ``lm_head`` maps them to logits (Idefics3, LLaVA, Qwen-VL): logits are made for response tokens only.
@@ -11,12 +11,15 @@ import ctypes
 import hashlib
 import io
 import json
+import logging
 import os
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
@@ -24,12 +27,16 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from policy.blobs import BlobStore
+from policy.crash import crash_point
 from policy.marks import scaled
 from rl.learner import LearnerSettings
 from rl.selection import Sample
 
+logger = logging.getLogger(__name__)
+
 LORA_TARGETS = r".*(text_model|language_model).*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """The language model's linear layers; the vision tower stays as it is."""
+DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class TrainedModel:
@@ -63,6 +70,19 @@ class TrainedModel:
         optimizer.zero_grad(set_to_none=True)
         _give_back_memory()
         return float(norm)
+
+    def state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """What optimizer steps change: ``parameters`` and ``optimizer``; the tensors are the live ones, not copies."""
+        return {
+            "parameters": [parameter.detach() for parameter in self.parameters],
+            "optimizer": optimizer.state_dict(),
+        }
+
+    def restore(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+        """Put parameters and optimizer back to a `state` of the same model, on whatever device it lies."""
+        for parameter, saved in zip(self.parameters, state["parameters"], strict=True):
+            parameter.data.copy_(saved)
+        optimizer.load_state_dict(state["optimizer"])
 
     def extrapolate(self, parent: Path, factor: float) -> None:
         """Move what was trained to ``parent + factor * (trained - parent)``; `parent` is where it was loaded from.
@@ -201,10 +221,76 @@ def save_weights(model: TrainedModel, parent: Path, out: Path, commit: dict[str,
     (temporary / "COMMIT.json").write_text(json.dumps(commit | {"files": hashes}, indent=2))
     for file in temporary.iterdir():
         _fsync(file)
+    _fsync(temporary)
+    crash_point("learn:save")
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(out)
     temporary.rename(out)
+    crash_point("learn:renamed")
     _fsync(out.parent)
+
+
+def read_commit(directory: Path) -> dict[str, Any] | None:
+    """The COMMIT.json of written weights; None if there is none or a file isn't what it says."""
+    try:
+        commit = json.loads((directory / "COMMIT.json").read_text())
+        damaged = [name for name, digest in commit["files"].items() if _sha256(directory / name) != digest]
+    except (FileNotFoundError, ValueError) as error:
+        if directory.exists():
+            logger.warning("%s holds no whole weights: %s", directory, error)
+        return None
+    if damaged:
+        logger.warning("%s holds no whole weights: not as written: %s", directory, ", ".join(damaged))
+        return None
+    return commit
+
+
+def checkpoint_path(out: Path) -> Path:
+    """Where the update that will write the directory `out` keeps its checkpoint."""
+    return out.with_name(f".{out.name}.checkpoint")
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors and plain values to a file at once: whoever reads it finds the last checkpoint or this one, whole.
+
+    It begins with the sha256 (32 bytes) of what follows, a torch file: torch itself checks none of the data it reads.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    with temporary.open("w+b") as file:
+        file.write(bytes(DIGEST_BYTES))
+        torch.save(state, file)
+        file.seek(DIGEST_BYTES)
+        digest = hashlib.file_digest(file, "sha256").digest()
+        file.seek(0)
+        file.write(digest)
+    _fsync(temporary)
+    temporary.replace(path)
+    _fsync(path.parent)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """What `save_checkpoint` wrote, on CPU; None if there is none or it is torn.
+
+    A torn one is set aside, for a look, under the suffix ``.torn``.
+    """
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        if file.read(DIGEST_BYTES) == hashlib.file_digest(file, "sha256").digest():
+            file.seek(DIGEST_BYTES)
+            return torch.load(file, map_location="cpu", weights_only=True)
+    torn = path.with_name(f"{path.name}.torn")
+    path.replace(torn)
+    logger.warning("checkpoint %s is torn: the update starts over; it is kept as %s", path, torn.name)
+    return None
+
+
+def remove_leftovers(out: Path) -> None:
+    """Remove what processes that died while they wrote `out` or its checkpoint have left half written."""
+    for path in out.parent.iterdir():
+        half = re.fullmatch(rf"\.{re.escape(out.name)}(\.checkpoint)?\.(\d+)", path.name)
+        if half and not psutil.pid_exists(int(half[2])):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _sha256(path: Path) -> str:

@@ -3,7 +3,14 @@
 import hashlib
 import io
 import json
+import logging
 import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +21,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoProcessor, Idefics3ForConditionalGeneration
 
 from policy.blobs import BlobStore
+from policy.crash import VARIABLE
 from rl.learner import (
     LearnerError,
     LearnerSettings,
@@ -24,7 +32,7 @@ from rl.learner import (
     train,
     update,
 )
-from rl.model import TrainedModel, load_model
+from rl.model import TrainedModel, load_checkpoint, load_model, save_checkpoint
 from rl.selection import Sample, Selection, write_manifest
 
 STARTER = Path(__file__).parents[1] / "starter" / "policy"
@@ -249,3 +257,156 @@ def test_parts_of_a_batch_keep_to_the_token_limit_and_lose_no_sample(samples: li
     assert sorted(s.trajectory_id for part in parts for s in part) == ["a", "b", "c"]
     for part in parts:
         assert max(len(s.prompt_ids) + len(s.token_ids) for s in part) * len(part) <= 2 * longest
+
+
+LONG = SETTINGS.model_copy(update={"epochs": 3, "checkpoint_s": 1e-9})
+"""Six optimizer steps, each followed by a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Unbroken:
+    """An update that nothing interrupted."""
+
+    manifest: Path
+    metrics: dict[str, float]
+    weights: bytes
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Unbroken:
+    folder = tmp_path_factory.mktemp("unbroken")
+    blobs = BlobStore(folder / "blobs")
+    samples = [
+        sample(tiny, blobs, name, prompt, reply)
+        for name, prompt, reply in (("a", "Open it.", "Click"), ("b", "How much?", "12"), ("c", "Buy it.", "Wait"))
+    ]
+    recorded = tuple(s.model_copy(update={"logprobs": (-1.0,) * len(s.token_ids)}) for s in samples)
+    manifest = folder / "manifests" / "m.json"
+    write_manifest(manifest, Selection(recorded, {}), round=1)
+    metrics = update(manifest, tiny, folder / "out", settings=LONG)
+    return Unbroken(manifest, metrics, (folder / "out" / "model.safetensors").read_bytes())
+
+
+def update_killed_at(point: str, manifest: Path, parent: Path, out: Path) -> None:
+    """An update in a process that kills itself there."""
+    script = (
+        "import sys; from pathlib import Path; from rl.learner import LearnerSettings, update;"
+        "update(*map(Path, sys.argv[1:4]), settings=LearnerSettings.model_validate_json(sys.argv[4]))"
+    )
+    command = [sys.executable, "-c", script, str(manifest), str(parent), str(out), LONG.model_dump_json()]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], env=os.environ | {VARIABLE: point}, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def interrupt_after_three_steps(monkeypatch: pytest.MonkeyPatch, manifest: Path, parent: Path, out: Path) -> Path:
+    """The checkpoint that an update leaves which ends there."""
+    points: list[str] = []
+
+    def interrupt(point: str) -> None:
+        points.append(point)
+        if points.count("learn:checkpoint") == 3:
+            raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rl.learner.crash_point", interrupt)
+        with pytest.raises(InterruptedError):
+            update(manifest, parent, out, settings=LONG)
+    return out.with_name(f".{out.name}.checkpoint")
+
+
+def steps_taken(caplog: pytest.LogCaptureFixture) -> list[int]:
+    args = [record.args for record in caplog.records if record.msg.startswith("optimizer step")]
+    return [arg[0] for arg in args if isinstance(arg, tuple) and isinstance(arg[0], int)]
+
+
+def cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def altered(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def without_seconds(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name != "learn/seconds"}
+
+
+@pytest.mark.parametrize(
+    ("point", "steps_left"),
+    [("learn:step#4", [4, 5, 6]), ("learn:checkpoint#4", [5, 6]), ("learn:save", []), ("learn:renamed", [])],
+    ids=["step", "checkpoint", "save", "renamed"],
+)
+def test_a_killed_update_takes_only_the_steps_left_and_gives_the_same_weights(
+    tiny: Path, tmp_path: Path, unbroken: Unbroken, caplog: pytest.LogCaptureFixture, point: str, steps_left: list[int]
+) -> None:
+    out = tmp_path / "weights" / "v000001"
+    update_killed_at(point, unbroken.manifest, tiny, out)
+    with caplog.at_level(logging.INFO, "rl.learner"):
+        metrics = update(unbroken.manifest, tiny, out, settings=LONG)
+    assert steps_taken(caplog) == steps_left
+    assert (out / "model.safetensors").read_bytes() == unbroken.weights
+    assert without_seconds(metrics) == without_seconds(unbroken.metrics)
+    assert [path.name for path in out.parent.iterdir()] == ["v000001"]
+
+
+def test_the_seconds_of_an_interrupted_update_are_those_of_all_attempts(
+    tiny: Path, tmp_path: Path, unbroken: Unbroken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = interrupt_after_three_steps(monkeypatch, unbroken.manifest, tiny, tmp_path / "out")
+    state = load_checkpoint(checkpoint)
+    assert state is not None
+    state["progress"]["seconds"] += 1000
+    save_checkpoint(checkpoint, state)
+    assert 1000 < update(unbroken.manifest, tiny, tmp_path / "out", settings=LONG)["learn/seconds"] < 1900
+
+
+def test_a_checkpoint_of_another_manifest_is_not_used(
+    tiny: Path,
+    tmp_path: Path,
+    samples: list[Sample],
+    unbroken: Unbroken,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    other, out = tmp_path / "manifests" / "m.json", tmp_path / "out"
+    write_manifest(other, Selection(tuple(samples), {}), round=1)
+    checkpoint = interrupt_after_three_steps(monkeypatch, other, tiny, out)
+    with caplog.at_level(logging.WARNING, "rl.learner"):
+        update(unbroken.manifest, tiny, out, settings=LONG)
+    assert f"{checkpoint} is of another update" in caplog.text
+    assert (out / "model.safetensors").read_bytes() == unbroken.weights
+    assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize("damage", [cut, altered])
+def test_a_torn_checkpoint_is_set_aside_and_told(
+    tiny: Path,
+    tmp_path: Path,
+    unbroken: Unbroken,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[bytes], bytes],
+) -> None:
+    checkpoint = interrupt_after_three_steps(monkeypatch, unbroken.manifest, tiny, tmp_path / "out")
+    torn = damage(checkpoint.read_bytes())
+    checkpoint.write_bytes(torn)
+    with caplog.at_level(logging.WARNING, "rl.model"):
+        update(unbroken.manifest, tiny, tmp_path / "out", settings=LONG)
+    assert "is torn" in caplog.text
+    assert checkpoint.with_name(f"{checkpoint.name}.torn").read_bytes() == torn
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == unbroken.weights
+
+
+def test_finished_weights_are_trained_again_only_if_they_are_damaged(
+    tiny: Path, tmp_path: Path, unbroken: Unbroken, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "rl.learner")
+    out = tmp_path / "out"
+    metrics = update(unbroken.manifest, tiny, out, settings=LONG)
+    caplog.clear()
+    assert update(unbroken.manifest, tiny, out, settings=LONG) == metrics
+    assert steps_taken(caplog) == []
+    (out / "model.safetensors").write_bytes(altered(unbroken.weights))
+    update(unbroken.manifest, tiny, out, settings=LONG)
+    assert steps_taken(caplog) == [1, 2, 3, 4, 5, 6]
+    assert (out / "model.safetensors").read_bytes() == unbroken.weights
