@@ -7,6 +7,7 @@ written; 75 stopped by a signal after saving, to be queued again.
 import contextlib
 import json
 import logging
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from launch import config as configs
 from launch.books import LedgerError, Phase, Purpose
 from launch.config import Config, ConfigError
+from launch.disk import full_disk_fails
 from launch.errors import RunFailed, Stopped
 from launch.ledger import Ledger, has_run
 
@@ -44,7 +46,8 @@ def _errors() -> Iterator[None]:
     from proposer.generate import ModelError
 
     try:
-        yield
+        with full_disk_fails():
+            yield
     except PreflightError as error:
         _fail(EXIT_USAGE, *error.problems)
     except (ConfigError, LedgerError) as error:
@@ -143,6 +146,9 @@ def evaluate(
         version = max(versions) if weights is None else weights
         if version not in versions:
             raise LedgerError(f"{run_dir}: no weights {version}; expected one of {sorted(versions)}")
+        if not versions[version].is_dir():
+            kept = sorted(number for number, path in versions.items() if path.is_dir())
+            raise LedgerError(f"{run_dir}: weights {version} are no longer kept ([retention]); expected one of {kept}")
         name = f"run.name={run_dir.resolve().name}-eval-v{version}"
         config = stored_config(run_dir, ["run.rounds=0", name, *(overrides or [])])
         if has_run(config.run_dir):
@@ -214,6 +220,33 @@ def judge(run: RunArgument, overrides: SetOption = None) -> None:
         out.print(f"{num_judged} new verdicts")
 
 
+@app.command()
+def clean(
+    run: RunArgument,
+    overrides: SetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be removed, and remove nothing.")] = False,
+) -> None:
+    """Remove what a run that nobody works on holds for nothing: unshown pictures, unfinished files, old weights.
+
+    Examples:
+    - `python -m launch clean quickstart --dry-run`
+
+    - `python -m launch clean quickstart --set retention.keep_last=1`
+    """
+    with _errors():
+        from launch.clean import find_waste, remove
+        from launch.driver import stored_config
+
+        run_dir = _run_dir(run)
+        settings = stored_config(run_dir, overrides or []).retention
+        with Ledger(run_dir) as ledger:
+            found = find_waste(ledger, settings)
+            if not dry_run:
+                remove(ledger, settings, found)
+        for waste in found:
+            out.print(f"{waste} {'would be ' if dry_run else ''}removed", highlight=False)
+
+
 @starter_app.command("build")
 def build_starter(
     directory: Annotated[Path, typer.Option("--out", help="Where to put it.")] = Path("starter"),
@@ -273,9 +306,17 @@ def _report(run_dir: Path) -> Path:
     return write_report(run_dir)
 
 
+class _LogFile(logging.FileHandler):
+    """A log that lets a line go when the disk has no room for it, instead of a traceback on the terminal."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+
+
 def _log_to(path: Path) -> None:
     """Everything from INFO into the file, warnings onto the terminal too."""
-    to_file = logging.FileHandler(path)
+    to_file = _LogFile(path)
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_terminal = RichHandler(console=err, level=logging.WARNING, show_path=False)
     to_terminal.setFormatter(logging.Formatter("%(message)s"))

@@ -49,6 +49,8 @@ class RunSettings(_Section):
     """Free disk space (GB) without which a run doesn't start."""
     min_free_memory_gb: float = Field(default=4.0, ge=0)
     """Available memory (GB) without which a run doesn't start."""
+    stop_free_disk_gb: float = Field(default=1.0, ge=0)
+    """Free disk space (GB) without which no further phase of a round begins: the run stops before the disk is full."""
 
 
 class PractisedWebsite(Website):
@@ -145,6 +147,15 @@ class EvaluationSettings(_Section):
     """Number of the first held-out world used; another number, other worlds."""
 
 
+class RetentionSettings(_Section):
+    """Which versions of the weights stay on disk; the starter's always does."""
+
+    keep_last: int = Field(default=2, ge=1)
+    """The newest versions, as many as this."""
+    keep_every: int | None = Field(default=None, ge=1)
+    """Besides, versions whose number is a multiple of this; None: none besides."""
+
+
 class ClusterSettings(_Section):
     """Where the workers run."""
 
@@ -181,6 +192,8 @@ class Config(_Section):
     """Updating the weights."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """Measuring."""
+    retention: RetentionSettings = RetentionSettings()
+    """Making room."""
     cluster: ClusterSettings = ClusterSettings()
     """Where the workers run."""
     tracking: TrackingSettings = TrackingSettings()

@@ -30,11 +30,15 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Put `data` at `path`, whole or not at all, also when the machine stops."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)  # a full disk has no room for it
+        raise
     sync_dir(path.parent)
 
 

@@ -55,8 +55,14 @@ class Ledger(LedgerReader):
         """Open for writing, creating the database if it is missing. Raises LedgerError if another process writes."""
         self._lock = _take_lock(run_dir / LOCK)
         db = sqlite3.connect(run_dir / DATABASE, isolation_level=None)
-        db.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; {SCHEMA}")
         super().__init__(run_dir, db)
+        try:
+            db.executescript(
+                f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; {SCHEMA}"
+            )
+        except sqlite3.Error:
+            self.close()
+            raise
 
     @staticmethod
     def open_readonly(run_dir: Path) -> LedgerReader:
@@ -76,10 +82,11 @@ class Ledger(LedgerReader):
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield self._db
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # on some errors, a full disk's among them, SQLite has rolled back itself
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     def set_meta(self, key: str, value: str) -> None:
         """Set a fact about the run as a whole."""

@@ -6,7 +6,6 @@ In: a config. Out: one line for each thing that is missing, taken, full or out o
 import asyncio
 import importlib.util
 import os
-import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import httpx
 import psutil
 
 from launch.config import FROZEN_ROLES, Config
+from launch.disk import GB, free_gb
 from policy.blobs import BlobStore
 from policy.browser import Browser
 from policy.browser_settings import BrowserError, BrowserSettings
@@ -22,7 +22,6 @@ from proposer.task import Website
 from sites.catalogue import SITES
 
 REACH_TIMEOUT_S = 10.0
-GB = 1e9
 
 
 class PreflightError(ValueError):
@@ -87,12 +86,12 @@ def _space(config: Config) -> Iterator[str]:
     directory = next(path for path in (config.run_dir.absolute(), *config.run_dir.absolute().parents) if path.exists())
     if not os.access(directory, os.W_OK):
         yield f"run.runs_dir: {directory} can't be written to"
-    free_gb, wanted_gb = shutil.disk_usage(directory).free / GB, config.run.min_free_disk_gb
-    if free_gb < wanted_gb:
-        yield f"disk: {free_gb:.1f} GB free at {directory}, expected {wanted_gb:g} (run.min_free_disk_gb)"
-    free_gb, wanted_gb = psutil.virtual_memory().available / GB, config.run.min_free_memory_gb
-    if free_gb < wanted_gb:
-        yield f"memory: {free_gb:.1f} GB available, expected {wanted_gb:g} (run.min_free_memory_gb)"
+    free, wanted = free_gb(directory), config.run.min_free_disk_gb
+    if free < wanted:
+        yield f"disk: {free:.1f} GB free at {directory}, expected {wanted:g} (run.min_free_disk_gb)"
+    available, wanted = psutil.virtual_memory().available / GB, config.run.min_free_memory_gb
+    if available < wanted:
+        yield f"memory: {available:.1f} GB available, expected {wanted:g} (run.min_free_memory_gb)"
 
 
 def _websites(config: Config) -> Iterator[str]:

@@ -29,6 +29,7 @@ from collections.abc import Awaitable, Callable
 
 from launch import stages
 from launch.books import Phase
+from launch.disk import check_room
 from launch.team import Team
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ async def run_rounds(team: Team) -> None:
 
     Raises:
         Stopped: asked to stop; everything finished is committed.
-        RunFailed: too many episodes or verdicts failed for reasons that aren't the agent's.
+        RunFailed: too many episodes or verdicts failed for reasons that aren't the agent's, or the disk is filling up.
         ModelError: proposer or model server gave no answer.
     """
     for k in range(team.config.run.rounds + 1):
@@ -65,6 +66,7 @@ async def perform(team: Team, k: int, phase: Phase, stage: Stage) -> None:
     if phase.position < reached.position:
         return
     team.check_stop()
+    check_room(team.run_dir, team.config.run.stop_free_disk_gb)
     team.ledger.set_phase(k, phase)
     logger.info("round %d: %s", k, phase)
     begun = time.monotonic()

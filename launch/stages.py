@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from evaluator.judge import judge as judge_one
-from launch import inbox, summary
+from launch import inbox, retention, summary
 from launch.books import Episode, Phase, ProposalRow, Purpose, TrajectoryRow, WeightsRow
 from launch.errors import RunFailed, WorkerLost
 from launch.team import Team
@@ -328,10 +328,11 @@ async def evaluate(team: Team, k: int) -> None:
 
 
 def record(team: Team, k: int) -> None:
-    """The round's figures into the books, its last phase, and the run's summary."""
+    """The round's figures into the books, its last phase, and the run's summary; weights that aren't kept go."""
     team.ledger.set_metrics(k, summary.round_metrics(team.ledger, k))
     team.tracker.log(k, team.ledger.metrics(k))
     crash_point("record:logged")
+    retention.drop_weights(team.ledger, team.config.retention)
     team.ledger.set_phase(k, Phase.DONE)
     crash_point("record:done")
     summary.write_summary(team.ledger)

@@ -97,6 +97,13 @@ class Team:
                 group.create_task(work())
         self.check_stop()
 
+    async def drop_judging(self) -> None:
+        """Cancel the judgements under way; their errors are not told, since the run is ending with one already."""
+        for task in self.judging:
+            task.cancel()
+        await asyncio.gather(*self.judging, return_exceptions=True)
+        self.judging.clear()
+
     def check_stop(self) -> None:
         """Raise Stopped if the run was asked to stop."""
         if self.stop.is_set():
@@ -120,7 +127,10 @@ async def open_team(
             starting.create_task(stack.enter_async_context(team.workers))
             models = starting.create_task(open_frozen(config, ledger.run_dir, config.served_apart, stack))
         team.models = models.result()
-        yield team
+        try:
+            yield team
+        finally:
+            await team.drop_judging()
 
 
 def make_team(config: Config, ledger: Ledger, tracker: Tracker, watch: Watch, stop: asyncio.Event) -> Team:

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from launch import inbox
 from launch.config import ClusterSettings, RolloutSettings
+from launch.disk import is_full
 from launch.errors import RunFailed, WorkerLost
 from policy.agent import AgentSettings, roll_out
 from policy.blobs import BlobStore
@@ -202,6 +203,10 @@ class Workers:
             return await asyncio.wait_for(asyncio.wrap_future(reference.future()), deadline_s)
         except self._ray.exceptions.RayActorError as error:
             raise WorkerLost(f"rollout actor {index} died: {error}") from error
+        except self._ray.exceptions.RayTaskError as error:
+            if is_full(error.cause):  # trying again would fill it further, and the episode's end isn't the agent's
+                raise error.cause from error
+            raise
         except TimeoutError as error:
             self._ray.kill(self._actors[index], no_restart=False)
             raise WorkerLost(f"rollout actor {index} was killed: nothing after {deadline_s:.0f} s") from error

@@ -14,7 +14,7 @@ from launch.cli import app
 from launch.ledger import Ledger
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("run", "resume", "eval", "report", "status", "propose", "judge")
+COMMANDS = ("run", "resume", "eval", "report", "status", "propose", "judge", "clean")
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_run_does_not_start_a_begun_run_again(toml: Path) -> None:
     assert f"python -m launch resume {run_dir}" in line
 
 
-@pytest.mark.parametrize("command", ["resume", "status", "report", "judge", "eval"])
+@pytest.mark.parametrize("command", ["resume", "status", "report", "judge", "eval", "clean"])
 def test_a_run_that_is_not_there_is_refused(command: str) -> None:
     (line,) = refused(command, "no-such-run")
     assert "no-such-run: no run there" in line

@@ -1,0 +1,54 @@
+"""Which versions of the weights stay on disk; the others go, and the books keep their rows.
+
+A directory goes in two steps, a rename that takes the version's name away and then the deletion, so that whatever has a
+version's name is whole. Nothing outside the run's directory goes, so version 0, the starter's, always stays.
+"""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+from launch.books import LedgerReader
+from launch.config import RetentionSettings
+from launch.inbox import sync_dir
+from launch.ledger import Ledger
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS = "weights"
+DROPPED = ".dropped"
+
+
+def unneeded(books: LedgerReader, settings: RetentionSettings) -> list[Path]:
+    """Directories of the versions that need not be kept, oldest first."""
+    every = settings.keep_every
+    old = [row for row in books.weights()[: -settings.keep_last] if row.version and (not every or row.version % every)]
+    directories = [books.run_dir / row.path for row in old]
+    return [path for path in directories if path.is_dir() and is_inside(books.run_dir, path)]
+
+
+def is_inside(run_dir: Path, path: Path) -> bool:
+    """Whether a path, links followed, is in the run's directory."""
+    return path.resolve().is_relative_to(run_dir.resolve())
+
+
+def drop_weights(ledger: Ledger, settings: RetentionSettings) -> None:
+    """Delete the versions that need not be kept, each with an event; what a killed call left is deleted by the next."""
+    folder = ledger.run_dir / WEIGHTS
+    for path in unneeded(ledger, settings):
+        ledger.add_event("dropped", f"weights {path.name}, no longer kept: {_hashes(path)}")
+        path.rename(path.with_name(f".{path.name}{DROPPED}"))
+        sync_dir(path.parent)
+    for leftover in sorted(folder.glob(f".*{DROPPED}")):
+        try:
+            shutil.rmtree(leftover)
+        except OSError as error:  # a network file system keeps what a server still has open
+            logger.warning("%s can't be deleted yet: %s", leftover, error)
+
+
+def _hashes(directory: Path) -> str:
+    """What the weights were, as committed with them."""
+    commit = directory / "COMMIT.json"
+    files = json.loads(commit.read_text())["files"] if commit.is_file() else {}
+    return ", ".join(f"{name} {sha256}" for name, sha256 in files.items() if name.endswith(".safetensors"))
