@@ -179,11 +179,6 @@ class LedgerReader:
         query = "SELECT task FROM tasks WHERE round = ? AND purpose = ? ORDER BY id"
         return [Task.model_validate_json(text) for (text,) in self._db.execute(query, (round, purpose))]
 
-    def instructions(self, website: str) -> set[str]:
-        """Every instruction ever used on a website, of any purpose."""
-        query = "SELECT DISTINCT json_extract(task, '$.instruction') FROM tasks WHERE website = ?"
-        return {text for (text,) in self._db.execute(query, (website,))}
-
     def proposals(self, round: int) -> list[ProposalRow]:
         """What was proposed in a round, one row per website and world."""
         query = "SELECT * FROM proposals WHERE round = ? ORDER BY website, world"
@@ -258,6 +253,11 @@ class LedgerReader:
     def newest_weights(self, before_round: int) -> WeightsRow:
         """The newest version made before a round; the run's start has one."""
         return [row for row in self.weights() if row.round < before_round][-1]
+
+    def figures(self, round: int) -> str | None:
+        """A round's figures as they were settled (JSON, launch/summary.py); None before that."""
+        row = self._db.execute("SELECT figures FROM figures WHERE round = ?", (round,)).fetchone()
+        return row[0] if row else None
 
     def metrics(self, round: int) -> dict[str, float]:
         """All metrics of a round (keys ``propose/ rollout/ judge/ learn/ eval/ time/``)."""

@@ -208,6 +208,7 @@ async def _judge_rest(config: Config, ledger: Ledger) -> None:
         team.models = await open_frozen(config, ledger.run_dir, ("judge",), stack)
         for row in ledger.rounds():
             await stages.judge_missing(team, row.round, tuple(Purpose), Phase.JUDGE)
+            summary.settle(ledger, row.round)
 
 
 def _num_verdicts(ledger: Ledger) -> int:

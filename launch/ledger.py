@@ -7,7 +7,7 @@ import fcntl
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -15,6 +15,7 @@ from typing import IO
 from evaluator.verdict import Verdict
 from launch.books import DATABASE, LedgerError, LedgerReader, Phase, ProposalRow, Purpose, WeightsRow
 from policy.trajectory import Trajectory
+from proposer.propose import normal
 from proposer.task import Task
 
 LOCK = "run.lock"
@@ -43,6 +44,7 @@ CREATE TABLE IF NOT EXISTS weights (version INTEGER PRIMARY KEY, parent INTEGER,
     path TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS metrics (round INTEGER, key TEXT, value REAL NOT NULL, PRIMARY KEY (round, key))
     WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS figures (round INTEGER PRIMARY KEY, figures TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY, at REAL NOT NULL, round INTEGER, kind TEXT NOT NULL,
     text TEXT NOT NULL);
 """
@@ -56,6 +58,7 @@ class Ledger(LedgerReader):
         self._lock = _take_lock(run_dir / LOCK)
         db = sqlite3.connect(run_dir / DATABASE, isolation_level=None)
         super().__init__(run_dir, db)
+        self._taken: dict[str, set[str]] = {}
         try:
             db.executescript(
                 f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; {SCHEMA}"
@@ -110,13 +113,17 @@ class Ledger(LedgerReader):
         with self._transaction() as db:
             values = (row.round, row.website, row.world or "", row.num_proposed, row.num_kept)
             insert = "INSERT INTO proposals VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-            if db.execute(insert, (*values, json.dumps(row.rejections, sort_keys=True))).rowcount:
+            is_first = db.execute(insert, (*values, json.dumps(row.rejections, sort_keys=True))).rowcount > 0
+            if is_first:
                 self._plan(row.round, Purpose.TRAIN, tasks, num_samples)
+        if is_first:
+            self._note_taken(tasks)
 
     def plan(self, round: int, purpose: Purpose, tasks: Sequence[Task], num_samples: int) -> None:
         """Want `num_samples` episodes of each task in a round."""
         with self._transaction():
             self._plan(round, purpose, tasks, num_samples)
+        self._note_taken(tasks)
 
     def _plan(self, round: int, purpose: Purpose, tasks: Sequence[Task], num_samples: int) -> None:
         self._db.executemany(
@@ -131,6 +138,21 @@ class Ledger(LedgerReader):
                 for sample in range(num_samples)
             ],
         )
+
+    def taken(self, website: str) -> Set[str]:
+        """Every instruction ever used on a website, of any purpose, as `normal` compares them.
+
+        It is read once and grows with what is planned from then on: a long run has too many to read for every world.
+        """
+        if website not in self._taken:
+            query = "SELECT DISTINCT json_extract(task, '$.instruction') FROM tasks WHERE website = ?"
+            self._taken[website] = {normal(text) for (text,) in self._db.execute(query, (website,))}
+        return self._taken[website]
+
+    def _note_taken(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            if task.website.name in self._taken:
+                self._taken[task.website.name].add(normal(task.instruction))
 
     def lease(self, episode_id: str) -> int:
         """Note that an episode is handed to a worker; returns the number of this attempt, from 1."""
@@ -167,6 +189,11 @@ class Ledger(LedgerReader):
         """Commit a version whose directory is in place; the first one stands."""
         insert = "INSERT INTO weights VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
         self._db.execute(insert, (row.version, row.parent, row.round, row.path))
+
+    def set_figures(self, round: int, figures: str) -> None:
+        """Settle a round's figures (JSON, launch/summary.py); settled again, the new ones count."""
+        upsert = "INSERT INTO figures VALUES (?, ?) ON CONFLICT DO UPDATE SET figures = excluded.figures"
+        self._db.execute(upsert, (round, figures))
 
     def set_metrics(self, round: int, metrics: Mapping[str, float]) -> None:
         """Set metrics of a round; a repeated key takes the new value."""

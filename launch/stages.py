@@ -125,7 +125,7 @@ async def _propose_in_world(team: Team, k: int, practice: Practice, held_out: se
         looks,
         generate,
         num_tasks=practice.num_tasks,
-        taken=team.ledger.instructions(website.name),
+        taken=team.ledger.taken(website.name),
         held_out=held_out,
         settings=team.config.proposer,
         seed=seed,
@@ -332,6 +332,7 @@ def record(team: Team, k: int) -> None:
     team.ledger.set_metrics(k, summary.round_metrics(team.ledger, k))
     team.tracker.log(k, team.ledger.metrics(k))
     crash_point("record:logged")
+    summary.settle(team.ledger, k)
     retention.drop_weights(team.ledger, team.config.retention)
     team.ledger.set_phase(k, Phase.DONE)
     crash_point("record:done")

@@ -16,6 +16,7 @@ from rich.table import Table
 from evaluator.agreement import agreement, wilson
 from launch.books import LedgerReader, Phase, Purpose, TrajectoryRow
 from launch.inbox import write_atomic
+from launch.ledger import Ledger
 from policy.trajectory import Outcome
 
 SUMMARY = "summary.json"
@@ -98,6 +99,18 @@ def summarise_round(ledger: LedgerReader, k: int) -> RoundSummary:
     )
 
 
+def settle(ledger: Ledger, k: int) -> RoundSummary:
+    """Keep a round's figures as they are now, so that no later summary counts its episodes again."""
+    figures = summarise_round(ledger, k)
+    ledger.set_figures(k, figures.model_dump_json())
+    return figures
+
+
+def _settled(ledger: Ledger, k: int) -> RoundSummary:
+    text = ledger.figures(k)  # none where the round was done by a program that didn't keep them
+    return RoundSummary.model_validate_json(text) if text else settle(ledger, k)
+
+
 def _agents(rows: Iterable[TrajectoryRow]) -> list[TrajectoryRow]:
     return [row for row in rows if row.outcome.is_agents]
 
@@ -147,7 +160,7 @@ def round_metrics(ledger: LedgerReader, k: int) -> dict[str, float]:
     return {key: value for key, value in metrics.items() if value is not None}
 
 
-def summarise(ledger: LedgerReader) -> RunSummary:
+def summarise(ledger: Ledger) -> RunSummary:
     """The figures of the rounds that are done."""
     rounds = ledger.rounds()
     done = [row for row in rounds if row.phase is Phase.DONE]
@@ -155,7 +168,7 @@ def summarise(ledger: LedgerReader) -> RunSummary:
     return RunSummary(
         wall_s=max(ends) - float(ledger.meta("created") or rounds[0].begun) if ends else 0.0,
         setup_s=_setup_s(),
-        rounds=[summarise_round(ledger, row.round) for row in done],
+        rounds=[_settled(ledger, row.round) for row in done],
     )
 
 
@@ -167,7 +180,7 @@ def _setup_s() -> float | None:
         return None
 
 
-def write_summary(ledger: LedgerReader) -> Path:
+def write_summary(ledger: Ledger) -> Path:
     """Write ``summary.json`` into the run directory; its path."""
     path = ledger.run_dir / SUMMARY
     write_atomic(path, (json.dumps(summarise(ledger).model_dump(), indent=2) + "\n").encode())

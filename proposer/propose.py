@@ -11,7 +11,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -104,7 +104,7 @@ async def propose(
     generate: Generate,
     *,
     num_tasks: int,
-    taken: Collection[str] = (),
+    taken: Set[str] = frozenset(),
     held_out: Collection[str] = (),
     settings: ProposerSettings,
     seed: int,
@@ -117,7 +117,7 @@ async def propose(
         looks: Pages to write about, taken in turn; at least one.
         generate: The proposer's model.
         num_tasks: Tasks wanted.
-        taken: Instructions that exist already.
+        taken: Instructions that exist already, as `normal` compares them.
         held_out: Instructions that are examined on and must never be practised.
         settings: How to ask.
         seed: Of the sampling.
@@ -127,7 +127,7 @@ async def propose(
     """
     if not looks:
         raise ValueError(f"website {website.name}: expected at least one page to propose from")
-    gate = _Gate({normal(text) for text in taken}, {normal(text) for text in held_out}, settings)
+    gate = _Gate(taken, {normal(text) for text in held_out}, settings)
     found = Proposals()
     seeds = iter(random.Random(seed).sample(range(2**31), int(num_tasks * settings.max_calls_per_task)))
     pages = itertools.cycle(looks[::-1])  # the start page last: what it names needs no searching
@@ -152,13 +152,14 @@ async def propose(
 
 @dataclass(slots=True)
 class _Gate:
-    taken: set[str]
+    taken: Set[str]
     held_out: set[str]
     settings: ProposerSettings
+    kept: set[str] = field(default_factory=set)
     openings: Counter[str] = field(default_factory=Counter)
 
     def reject(self, instruction: str, look: Look) -> str:
-        """Why an instruction isn't kept; empty if it is, and then it counts as taken."""
+        """Why an instruction isn't kept; empty if it is, and then its like isn't kept again."""
         key, num_words = normal(instruction), len(instruction.split())
         if not instruction:
             return "malformed"
@@ -170,11 +171,11 @@ class _Gate:
             return "ungrounded"
         if key in self.held_out:
             return "held_out"
-        if key in self.taken:
+        if key in self.taken or key in self.kept:
             return "duplicate"
         opening = instruction.split()[0].casefold()
         if self.settings.max_per_opening is not None and self.openings[opening] >= self.settings.max_per_opening:
             return "crowded"
         self.openings[opening] += 1
-        self.taken.add(key)
+        self.kept.add(key)
         return ""

@@ -1,7 +1,7 @@
 """Proposals: parsed, counted, never a duplicate, never a held-out task."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 
 import pytest
@@ -28,7 +28,7 @@ def task(*instructions: str) -> str:
     return json.dumps({"tasks": instructions})
 
 
-async def run(replies: Sequence[str], num_tasks: int = 3, **options: list[str]) -> Proposals:
+async def run(replies: Sequence[str], num_tasks: int = 3, **options: Set[str]) -> Proposals:
     return await propose(
         SHOP, "train-1", [LOOK], says(replies), num_tasks=num_tasks, settings=SETTINGS, seed=1, **options
     )
@@ -45,7 +45,7 @@ async def test_proposed_tasks_belong_to_the_world_that_was_looked_at() -> None:
 @pytest.mark.asyncio
 async def test_every_rejection_is_counted_with_its_reason() -> None:
     replies = ["not json", task("Buy"), task("Buy the Kettle."), task("please buy a kettle"), task("Sell the big lamp")]
-    found = await run([*replies, task("word " * 61)], held_out=["Sell the BIG lamp."])
+    found = await run([*replies, task("word " * 61)], held_out={"Sell the BIG lamp."})
     assert found.rejections["too_short"] == 1
     assert found.rejections["duplicate"] == 1
     assert found.rejections["held_out"] == 1
@@ -98,7 +98,7 @@ async def test_the_start_page_comes_last() -> None:
 
 @pytest.mark.asyncio
 async def test_tasks_known_already_are_not_proposed_again() -> None:
-    found = await run([task("Open the Copper Kettle")], taken=["open copper kettle."])
+    found = await run([task("Open the Copper Kettle")], taken={"open copper kettle"})
     assert found.tasks == []
 
 
