@@ -4,6 +4,7 @@ It speaks as much of vLLM's HTTP interface as the program uses. What it answers 
 their own, and `Wanderer` answers every role by a hash of what it is asked, so that two runs of one config are the same.
 """
 
+import asyncio
 import base64
 import hashlib
 import io
@@ -47,7 +48,20 @@ class Call:
     """The sampling seed; None if none was sent."""
 
 
-Script = Callable[[Call], str | None]
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What the server does in place of a completion."""
+
+    status: int = 200
+    """HTTP status of an answer that holds no completion."""
+    delay_s: float = 0.0
+    aborts: bool = False
+    """Whether the connection is closed in the middle of the answer."""
+
+
+OUT = Fault(status=400)
+"""An error that clients don't ask again after."""
+Script = Callable[[Call], Fault | str | None]
 """A request -> reply; None: the server is out."""
 Tokenise = Callable[[Sequence[dict[str, Any]], str], tuple[list[int], list[int]]]
 """Chat messages and the reply to them -> prompt ids, image tokens expanded, and reply ids, end of turn included."""
@@ -74,7 +88,7 @@ class ScriptedServer:
             Route("/collective_rpc", self._load, methods=["POST"]),
             Route("/v1/chat/completions", self._complete, methods=["POST"]),
         ]
-        config = uvicorn.Config(Starlette(routes=routes), port=0, log_level="warning", lifespan="off", ws="none")
+        config = uvicorn.Config(Starlette(routes=routes), port=0, log_level="critical", lifespan="off", ws="none")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
 
@@ -116,10 +130,12 @@ class ScriptedServer:
         role = ROLES.get(messages[0]["content"], "other")
         self.calls.append(role)
         if self.is_paused:  # a real one would keep the request waiting, and whoever asks would time out
-            return JSONResponse({"error": {"message": "paused"}}, status_code=400)
+            return await _fail(OUT)
         reply = self._script(Call(role, text, next(self._count), body.get("seed")))
         if reply is None:
-            return JSONResponse({"error": {"message": "out"}}, status_code=400)
+            reply = OUT
+        if isinstance(reply, Fault):
+            return await _fail(reply)
         choice: dict[str, Any] = {
             "index": 0,
             "message": {"role": "assistant", "content": reply},
@@ -131,6 +147,12 @@ class ScriptedServer:
             told = [{"token": "", "logprob": -1.0, "top_logprobs": []} for _ in choice["token_ids"]]
             choice["logprobs"] = {"content": told}
         return JSONResponse(completion)
+
+
+async def _fail(fault: Fault) -> Response:
+    await asyncio.sleep(fault.delay_s)
+    headers = {"Content-Length": "1000"} if fault.aborts else None  # the server closes on a body that is too short
+    return Response("no completion", status_code=fault.status, headers=headers)
 
 
 def quick_answers(call: Call) -> str | None:

@@ -176,6 +176,8 @@ async def _attempt(
                 episode = Episode(task, tab, browser.blobs, generate, settings, sampling)
                 outcome = await episode.run()
                 final = await tab.observe()
+                if tab.failure:  # whatever the agent made of it, it might have done better with a site that works
+                    outcome, error = Outcome.SITE_ERROR, tab.failure
     except TimeoutError:
         outcome, error = Outcome.TIME_LIMIT, f"not done within {settings.time_limit_s:.0f} s"
     except ModelError as failure:

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 _NEED_MARK = {ActionKind.CLICK, ActionKind.TYPE, ActionKind.SELECT}
 _REFUSALS = {403, 429}
+_SERVER_ERROR = 500
+_GIVEN_UP = {"net::ERR_ABORTED"}  # by the browser: another page was asked for, or it was a download or had no content
 _CAPTCHAS = ("captcha", "are you a robot", "not a robot", "verify you are human", "unusual traffic")
 _CAPTCHA_MAX_CHARS = 1500  # longer pages are about something, even if they name a CAPTCHA
 _AWAITED = {"document", "xhr", "fetch", "script", "stylesheet"}  # what a page may still change by
@@ -48,6 +50,9 @@ class Tab:
         self._opened: list[Page] = []
         self._requests: dict[Request, float] = {}
         self._answered_at = 0.0
+        self._loading: tuple[Request, float] | None = None
+        self._load_failure = ""
+        self._status = 0
         self._notices: list[str] = []
         self._marked: tuple[Element, ...] = ()
 
@@ -61,7 +66,7 @@ class Tab:
         context.on("page", tab._note_new_tab)
         context.on("request", tab._note_request)
         context.on("requestfinished", tab._note_request_over)
-        context.on("requestfailed", tab._note_request_over)
+        context.on("requestfailed", tab._note_request_failed)
         context.on("dialog", tab._answer_dialog)
         await tab._go_home()
         await tab._settle()
@@ -84,10 +89,35 @@ class Tab:
     def _note_request(self, request: Request) -> None:
         if request.resource_type in _AWAITED:
             self._requests[request] = time.monotonic()
+        if _is_page(request):
+            self._loading = request, time.monotonic()
 
     def _note_request_over(self, request: Request) -> None:
         if self._requests.pop(request, None):
             self._answered_at = time.monotonic()
+        if self._loading and self._loading[0] == request:
+            self._loading, self._load_failure = None, ""
+
+    def _note_request_failed(self, request: Request) -> None:
+        failed_before = self._load_failure
+        is_newest = self._loading is not None and self._loading[0] == request
+        self._note_request_over(request)
+        if is_newest:
+            gave_up = (request.failure or "") in _GIVEN_UP or self._gate.refuses(request.url)
+            self._load_failure = failed_before if gave_up else f"{request.url}: {request.failure}"
+
+    @property
+    def failure(self) -> str:
+        """What the site fails at now, so that what the agent does next isn't its own doing; "" if nothing.
+
+        A page that could not be had (and none since), one that has been loading for longer than a page is given to
+        settle, or a server's error (5xx) in place of a page.
+        """
+        if self._status >= _SERVER_ERROR:
+            return f"{self._page.page.url}: HTTP {self._status}"
+        if self._loading and time.monotonic() - self._loading[1] > self._settings.settle_deadline_s:
+            return f"{self._loading[0].url}: still loading after {self._settings.settle_deadline_s:g} s"
+        return self._load_failure
 
     def _note_download(self, download: Download) -> None:
         self._tell(f"The download of {download.suggested_filename} was refused.")
@@ -145,7 +175,7 @@ class Tab:
                     raise BrowserError(Outcome.SITE_ERROR, f"{page.page.url} never stops navigating") from error
             else:
                 raw = RawPage.model_validate(read)
-                self._marked = raw.marked()
+                self._marked, self._status = raw.marked(), raw.status
                 _check_not_refused(raw)
                 return raw, jpeg
 
@@ -186,6 +216,7 @@ class Tab:
                 case ActionKind.SCROLL:
                     return await self._scroll(action.mark, action.text)
                 case ActionKind.GO_BACK:
+                    self._load_failure = ""  # the agent leaves what failed
                     return await self._go_back()
                 case ActionKind.WAIT:
                     await self._page.ask("change", round(_WAIT_S * 1000), limit_s=_WAIT_S)
@@ -264,8 +295,10 @@ class Tab:
         deadline = time.monotonic() + self._settings.settle_deadline_s
         settled = await self._come_to_rest(deadline)
         if not self._page.page.url.startswith(_WEB):
+            failure = self._load_failure
             await self._leave_foreign_page()
             settled = await self._come_to_rest(time.monotonic() + self._settings.settle_deadline_s)
+            self._load_failure = failure  # that the page before is still there is no answer of the site
         return settled
 
     async def _come_to_rest(self, deadline: float) -> bool:
@@ -316,6 +349,13 @@ class Tab:
         self._tell(f"{url} " + ("is outside this website." if outside else "could not be opened."))
         if await self._go_back():
             await self._go_home()
+
+
+def _is_page(request: Request) -> bool:
+    """Whether a request is for a whole page, not for a part of one."""
+    with suppress(Error):  # a new tab may have no frame yet
+        return request.is_navigation_request() and request.frame.parent_frame is None
+    return False
 
 
 def _left_ms(deadline: float) -> float:

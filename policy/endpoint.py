@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from openai import AsyncOpenAI, OpenAIError
-from openai.types.chat import ChatCompletionMessageParam
+from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 from pydantic import BaseModel, ConfigDict, Field
 
 from policy.marks import scaled
@@ -44,7 +44,22 @@ def open_endpoint(settings: EndpointSettings, *, weights: int | None = None) -> 
         ModelError: at once, if the named API key isn't in the environment; from the returned callable, if the
             endpoint doesn't answer.
     """
-    client = AsyncOpenAI(
+    client = _client(settings)
+
+    async def generate(prompt: Prompt, sampling: Sampling) -> Response:
+        try:
+            completion = await client.chat.completions.create(**_request(settings, prompt, sampling, weights))
+        except OpenAIError as error:
+            raise ModelError(f"{settings.model} at {settings.base_url}: {error}") from error
+        if not isinstance(completion, ChatCompletion):  # what isn't JSON comes as text
+            raise ModelError(f"{settings.model} at {settings.base_url}: the answer is no chat completion")
+        return _response(completion.model_dump(), weights)
+
+    return generate
+
+
+def _client(settings: EndpointSettings) -> AsyncOpenAI:
+    return AsyncOpenAI(
         base_url=settings.base_url,
         api_key=_api_key(settings.api_key_env),
         timeout=settings.timeout_s,
@@ -54,14 +69,28 @@ def open_endpoint(settings: EndpointSettings, *, weights: int | None = None) -> 
         default_headers={"Connection": "close"},
     )
 
-    async def generate(prompt: Prompt, sampling: Sampling) -> Response:
-        try:
-            completion = await client.chat.completions.create(**_request(settings, prompt, sampling, weights))
-        except OpenAIError as error:
-            raise ModelError(f"{settings.model} at {settings.base_url}: {error}") from error
-        return _response(completion.model_dump(), weights)
 
-    return generate
+async def score(settings: EndpointSettings, prompt: Prompt, reply: str) -> list[float]:
+    """Log-probs (nats, at temperature 1) of a given reply's tokens, the end of turn left out; vLLM only.
+
+    Raises:
+        ModelError: the endpoint doesn't answer, or doesn't tell.
+    """
+    client = _client(settings)
+    body = {"prompt_logprobs": 0, "add_generation_prompt": False, "continue_final_message": True}
+    messages = [*_messages(prompt, settings.image_px), {"role": "assistant", "content": reply}]
+    try:
+        told, before = [
+            (await client.chat.completions.create(model=settings.model, messages=chat, max_tokens=1, extra_body=extra))
+            for chat, extra in ((messages, body), (messages[:-1], {"return_token_ids": True}))
+        ]
+    except OpenAIError as error:
+        raise ModelError(f"{settings.model} at {settings.base_url}: {error}") from error
+    entries = told.model_dump().get("prompt_logprobs")
+    num_before = len(before.model_dump().get("prompt_token_ids") or ())
+    if not entries or not num_before:
+        raise ModelError(f"{settings.model} at {settings.base_url}: tells no log-probs of prompts")
+    return [next(iter(entry.values()))["logprob"] for entry in entries[num_before:]]
 
 
 def _api_key(variable: str | None) -> str:

@@ -103,7 +103,7 @@ class Outcome(StrEnum):
     BLOCKED = "blocked"
     """The site refused the agent: CAPTCHA, 403, 429."""
     SITE_ERROR = "site_error"
-    """The start page could not be loaded: 5xx, no connection, time-out."""
+    """The site failed, and the episode ended on that: 5xx, no connection, no answer, half a page."""
     BROWSER_CRASH = "browser_crash"
     RESET_FAILURE = "reset_failure"
     """No fresh context or world could be had."""
