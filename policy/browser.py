@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from playwright.async_api import Browser as Chromium
 from playwright.async_api import BrowserContext, Error, Playwright, async_playwright
 
@@ -56,8 +57,20 @@ class _Process:
     """A running Chromium and what it has carried."""
 
     chromium: Chromium
+    root: psutil.Process | None
+    """Its first process; None if it couldn't be told."""
     num_open: int = 0
     num_begun: int = 0
+
+    def memory_mb(self) -> float:
+        """Memory of all its processes, MB: resident pages that they don't share, and the first one's shared ones."""
+        if self.root is None:
+            return 0.0
+        with suppress(psutil.Error):  # one has just ended: the next episode looks again
+            each = [process.memory_info() for process in (self.root, *self.root.children(recursive=True))]
+            shared = [getattr(memory, "shared", 0) for memory in each]  # told on Linux only
+            return (sum(memory.rss for memory in each) - sum(shared[1:])) / 1e6
+        return 0.0
 
 
 class Browser:
@@ -100,6 +113,7 @@ class Browser:
         as_root = os.geteuid() == 0
         if as_root:
             logger.warning("running as root: Chromium's sandbox is off")
+        before = _roots()
         try:
             chromium = await engine.launch(
                 executable_path=executable,
@@ -111,7 +125,7 @@ class Browser:
         except Error as error:
             raise BrowserError(Outcome.RESET_FAILURE, f"{executable or bundled} does not start: {error}") from error
         logger.info("started Chromium %s: %s", chromium.version, executable or bundled)
-        return _Process(chromium)
+        return _Process(chromium, next(iter(_roots() - before), None))
 
     @asynccontextmanager
     async def episode(self, start_url: str, allowed_hosts: Sequence[str] = ()) -> AsyncIterator[Tab]:
@@ -141,8 +155,7 @@ class Browser:
         """The process for a new episode: the present one, or a fresh one if that has crashed or served its time."""
         async with self._launching:
             process = self._process
-            worn = process is None or process.num_begun >= self._settings.recycle_after
-            if process is None or worn or not process.chromium.is_connected():
+            if process is None or not process.chromium.is_connected() or await self._is_worn(process):
                 fresh = await self._launch()
                 if process and process.num_open == 0:
                     await _close(process)
@@ -150,6 +163,11 @@ class Browser:
             process.num_begun += 1
             process.num_open += 1
             return process
+
+    async def _is_worn(self, process: _Process) -> bool:
+        settings = self._settings
+        aged = process.num_begun >= settings.recycle_after
+        return aged or await asyncio.to_thread(process.memory_mb) > settings.recycle_mb
 
     async def _open_context(self, process: _Process, gate: Gate) -> BrowserContext:
         settings = self._settings
@@ -179,6 +197,19 @@ async def _gate(allowed: AllowList) -> AsyncIterator[Gate]:
         yield gate
     finally:
         await gate.close()
+
+
+def _roots() -> set[psutil.Process]:
+    """The first processes of the browsers that this process has started; others of theirs name their `--type`."""
+    below = psutil.Process().children(recursive=True)
+    return {process for process in below if "chrom" in process.name() and not _is_helper(process)}
+
+
+def _is_helper(process: psutil.Process) -> bool:
+    try:
+        return any(word.startswith("--type=") for word in process.cmdline())
+    except psutil.Error:  # it has ended
+        return True
 
 
 async def _close_context(context: BrowserContext) -> None:

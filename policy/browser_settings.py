@@ -29,6 +29,8 @@ class BrowserSettings(BaseModel):
     """What a start page is given to load, and the browser to start."""
     recycle_after: int = Field(default=50, gt=0)
     """Episodes after which a fresh browser process takes over."""
+    recycle_mb: int = Field(default=3000, gt=0)
+    """Memory (MB, all processes of the browser together, shared pages once each) after which one takes over as well."""
 
 
 class BrowserError(RuntimeError):

@@ -108,15 +108,28 @@ async def test_a_browser_that_is_not_there_is_named(blobs: BlobStore) -> None:
             pass
 
 
-async def test_a_worn_browser_process_is_replaced_while_episodes_run(blobs: BlobStore, site: SmallSite) -> None:
+@pytest.mark.parametrize("wear", [BrowserSettings(recycle_after=1), BrowserSettings(recycle_mb=1)], ids=["age", "mb"])
+async def test_a_worn_browser_process_is_replaced_while_episodes_run(
+    blobs: BlobStore, site: SmallSite, wear: BrowserSettings
+) -> None:
     url = site.serve("<title>Fine</title>")
-    async with Browser(BrowserSettings(recycle_after=1), blobs) as browser:
+    async with Browser(wear, blobs) as browser:
         async with browser.episode(url) as first, browser.episode(url) as second:
             first_process = chromium_processes(os.getpid())[0]
             assert (await first.observe()).title == (await second.observe()).title == "Fine"
         async with browser.episode(url) as third:
             assert (await third.observe()).title == "Fine"
             assert chromium_processes(os.getpid())[0] != first_process
+
+
+async def test_the_browsers_memory_is_told_and_does_not_wear_it_out(blobs: BlobStore, site: SmallSite) -> None:
+    async with Browser(BrowserSettings(), blobs) as browser:
+        first = chromium_processes(os.getpid())[0]
+        async with browser.episode(site.serve("<title>Fine</title>")), browser.episode(site.url()):
+            assert browser._process is not None
+            assert browser._process.root == first
+            assert 20 < browser._process.memory_mb() < 2000
+        assert chromium_processes(os.getpid())[0] == first
 
 
 async def test_episodes_share_neither_cookies_nor_storage(browser: Browser, site: SmallSite) -> None:
