@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 DEADLINE_MARGIN_S = 60.0
 """Beyond the agent's own time limit: opening a browser context, the last model call, writing the file."""
 LOOK_DEADLINE_S = 180.0
+LEARNER_RETRIES = 2
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Local Ray only; what passes through it is small (screenshots travel as files)."""
 
@@ -181,7 +182,9 @@ class Workers:
         """Update the weights in a process of its own; the learner's metrics. Raises RunFailed."""
         num_cpus = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
         make = self._ray.remote(max_calls=1)  # the process ends with the update, and its memory with it
-        task = make(_update).options(num_cpus=num_cpus, num_gpus=self._cluster.learner_gpus, max_retries=0)
+        # One that is killed goes on from its checkpoint; an error of its own is not tried again.
+        gpus, retries = self._cluster.learner_gpus, LEARNER_RETRIES
+        task = make(_update).options(num_cpus=num_cpus, num_gpus=gpus, max_retries=retries, retry_exceptions=False)
         reference = task.remote(*(path.resolve() for path in (manifest, parent, out)), settings)
         try:
             return await asyncio.wrap_future(reference.future())
