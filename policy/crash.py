@@ -15,13 +15,18 @@ MARK = "PAE_CRASH_MARK"
 _reached: Counter[str] = Counter()
 
 
+def die() -> None:
+    """End this process at once, with no clean-up of any kind."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def crash_point(name: str) -> None:
-    """End this process at once, with no clean-up of any kind, if it was told to crash here."""
+    """Die if this process was told to crash here."""
     wanted, _, number = os.environ.get(VARIABLE, "").partition("#")
     if wanted == name:
         _reached[name] += 1
         if _reached[name] == int(number or 1) and _is_first():
-            os.kill(os.getpid(), signal.SIGKILL)
+            die()
 
 
 def _is_first() -> bool:

@@ -1,0 +1,186 @@
+"""Random crashes through the phases of real rounds with real books: however a run is broken, it ends alike.
+
+Workers, learner and models are stand-ins that answer by a hash of what they are asked, so hundreds of crashes take
+seconds; bench/chaos.py does the same with real ones and real kills. A crash here is an exception that nothing catches.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import policy.crash
+from bench.chaos import POINTS
+from bench.scripted import ROLES, Call, wander
+from launch import config as configs
+from launch import inbox
+from launch.books import Purpose, WeightsRow
+from launch.config import Config
+from launch.digest import digest
+from launch.ledger import Ledger
+from launch.rounds import run_rounds
+from launch.team import make_team
+from launch.tracking import Tracker
+from launch.workers import Order, Workers
+from policy.blobs import BlobStore
+from policy.endpoint import EndpointSettings
+from policy.server import ModelServer
+from policy.trajectory import Outcome
+from proposer.generate import Prompt, Response, Sampling
+from proposer.look import Look
+from proposer.task import Website
+from rl.learner import LearnerSettings
+from tests.makers import step, trajectory
+
+REACHED = sorted(point for point in POINTS if not point.startswith(("learn:", "publish:", "worker:")))
+"""The driver's points; the others are in processes that have stand-ins here."""
+ROUNDS = 2
+
+
+class Crash(BaseException):
+    """The process has died."""
+
+
+def number_of(*parts: object) -> int:
+    return hashlib.sha256(json.dumps([*map(str, parts)]).encode()).digest()[0]
+
+
+class Hands:
+    """In the place of Ray: looks, episodes and updates that depend on what they are about, and on nothing else."""
+
+    num_slots = 3
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+
+    async def look(self, website: Website, world: str | None, num_pages: int, seed: int) -> list[Look]:
+        return [Look("http://shop.test/", "Shop", f"World {world}", "<a> Home [1]", b"")]
+
+    async def run(self, order: Order) -> str:
+        number = number_of(order.trajectory_id)
+        outcome = (Outcome.FINISHED, Outcome.FINISHED, Outcome.STUCK, Outcome.SITE_ERROR)[number % 4]
+        picture = BlobStore(self.run_dir / "blobs").put(b"picture")
+        steps = tuple(step(number * 10 + index, screenshot=picture) for index in range(1 + number % 3))
+        final = steps[-1].observation
+        return inbox.deliver(
+            self.run_dir,
+            trajectory(order.trajectory_id, task="-", outcome=outcome, answer="blue", final=final).model_copy(
+                update={"task": order.task, "steps": steps}
+            ),
+        )
+
+    async def learn(self, manifest: Path, parent: Path, out: Path, settings: LearnerSettings) -> dict[str, float]:
+        sha256 = hashlib.sha256(manifest.read_bytes() + parent.name.encode()).hexdigest()
+        inbox.write_atomic(
+            out / "COMMIT.json", json.dumps({"files": {"model": sha256, "seed": settings.seed}}).encode()
+        )
+        return {"learn/loss": 1.0}
+
+
+class Server:
+    """In the place of vLLM."""
+
+    version: int | None = None
+    num_starts = 0
+    endpoint = EndpointSettings(base_url="http://127.0.0.1:9/v1", model="none")
+
+    async def publish(self, version: int | None, weights: Path) -> None:
+        self.version = version
+
+
+async def answer(prompt: Prompt, sampling: Sampling) -> Response:
+    text = " ".join(part for part in prompt.parts if isinstance(part, str))
+    return Response(cast(str, wander(Call(ROLES[prompt.system], text, 0, sampling.seed))))
+
+
+def load(directory: Path) -> Config:
+    changes = {"run.runs_dir": directory, "run.name": "run", "run.rounds": ROUNDS, "rollout.tasks_per_round": 5}
+    changes |= {"evaluation.num_tasks": 0, "evaluation.unseen_num_tasks": 0, "judge.checked": "false"}
+    changes |= {"proposer.grounded": "false", "proposer.max_per_opening": 9, "run.stop_free_disk_gb": 0}
+    return configs.load("quickstart", [*(f"{key}={value}" for key, value in changes.items()), "tracking.wandb=off"])
+
+
+@contextmanager
+def crashing(at: str | None) -> Iterator[None]:
+    """Crash at a point in the way that processes do, as far as the books can tell."""
+
+    def die() -> None:
+        raise Crash
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(policy.crash, "die", die)
+        policy.crash._reached.clear()
+        if at is not None:
+            patch.setitem(os.environ, policy.crash.VARIABLE, at)
+        yield
+
+
+def start(config: Config) -> None:
+    """What the program does from its start to its end, or to a crash."""
+    config.run_dir.mkdir(exist_ok=True)
+    for name in (inbox.INBOX, inbox.TRAJECTORIES, "manifests", "weights"):
+        (config.run_dir / name).mkdir(exist_ok=True)
+    with Ledger(config.run_dir) as ledger, Tracker(config.run_dir, config.tracking, {}) as tracker:
+        ledger.commit_weights(WeightsRow(0, None, -1, "/nowhere/starter"))
+        inbox.take_orphans(config.run_dir, ledger)
+        team = make_team(config, ledger, tracker, lambda *_: None, asyncio.Event())
+        team.workers, team.server = cast(Workers, Hands(config.run_dir)), cast(ModelServer, Server())
+        team.models = {"judge": answer, "proposer": answer}
+        asyncio.run(run_rounds(team))
+
+
+def run_with(crashes: Sequence[str]) -> dict[str, str]:
+    """The digest of a run with these crashes, one for each start until they are spent or the run is done."""
+    with tempfile.TemporaryDirectory() as directory:
+        config = load(Path(directory))
+        for at in (*crashes, None):
+            try:
+                with crashing(at):
+                    start(config)
+            except Crash:
+                continue
+            break
+        with Ledger.open_readonly(config.run_dir) as books:
+            for k in range(1, ROUNDS + 1):
+                assert sum(books.outcomes(k, (Purpose.TRAIN,)).values()) == books.num_episodes(k, Purpose.TRAIN) > 0
+            assert not list((config.run_dir / inbox.INBOX).iterdir())
+            return digest(books)
+
+
+@pytest.fixture(scope="module")
+def unbroken() -> dict[str, str]:
+    return run_with([])
+
+
+def test_an_unbroken_run_learns_in_every_round(tmp_path: Path) -> None:
+    start(load(tmp_path))
+    with Ledger.open_readonly(tmp_path / "run") as books:
+        assert [row.version for row in books.weights()] == [0, 1, 2]
+        assert {row.judgement for row in books.trajectories()} > {None}
+
+
+@pytest.mark.parametrize("point", REACHED)
+def test_a_crash_at_each_point_is_reached_and_changes_nothing(unbroken: dict[str, str], point: str) -> None:
+    with tempfile.TemporaryDirectory() as directory, pytest.raises(Crash), crashing(point):
+        start(load(Path(directory)))
+    assert run_with([point]) == unbroken
+
+
+CRASHES = st.lists(st.builds("{}#{}".format, st.sampled_from(REACHED), st.integers(1, 9)), min_size=2, max_size=7)
+
+
+@settings(max_examples=15, deadline=None)
+@given(crashes=CRASHES)
+def test_however_often_it_crashes_the_run_ends_as_the_unbroken_one(
+    unbroken: dict[str, str], crashes: list[str]
+) -> None:
+    assert run_with(crashes) == unbroken
