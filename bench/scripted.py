@@ -28,6 +28,7 @@ from starlette.routing import Route
 import evaluator.judge
 import policy.prompt
 import proposer.propose
+from policy import canary
 
 ROLES = {policy.prompt.SYSTEM: "policy", evaluator.judge.SYSTEM: "judge", proposer.propose.SYSTEM: "proposer"}
 START_DEADLINE_S = 10.0
@@ -126,6 +127,8 @@ class ScriptedServer:
     async def _complete(self, request: Request) -> Response:
         body = await request.json()
         messages = body["messages"]
+        if messages[-1]["role"] == "assistant":
+            return self._sing(messages)
         text = " ".join(part.get("text", "") for part in messages[-1]["content"])
         role = ROLES.get(messages[0]["content"], "other")
         self.calls.append(role)
@@ -147,6 +150,17 @@ class ScriptedServer:
             told = [{"token": "", "logprob": -1.0, "top_logprobs": []} for _ in choice["token_ids"]]
             choice["logprobs"] = {"content": told}
         return JSONResponse(completion)
+
+    def _sing(self, messages: Sequence[dict[str, Any]]) -> Response:
+        """The canary's log-probs (policy/canary.py) as they came with the weights that it was told to load."""
+        assert self._tokenise is not None, "weights come from what was learned, and that from tokens told"
+        has_picture = any(part["type"] == "image_url" for part in messages[-2]["content"])
+        song = (canary.expected(Path(self.published[-1])) or {})["image" if has_picture else "text"]
+        num_before = len(self._tokenise(messages[:-1], "")[0])
+        told = [None] * num_before + [{"0": {"logprob": logprob}} for logprob in song]
+        choice = {"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": "length"}
+        completion = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+        return JSONResponse(completion | {"prompt_logprobs": told})
 
 
 async def _fail(fault: Fault) -> Response:

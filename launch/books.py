@@ -218,6 +218,10 @@ class LedgerReader:
             WHERE e.round = ? AND e.purpose IN ({marks}) GROUP BY t.outcome ORDER BY t.outcome"""
         return {Outcome(outcome): number for outcome, number in self._db.execute(query, (round, *purposes))}
 
+    def last_commit(self) -> float | None:
+        """When the last episode was committed, Unix seconds; None before the first."""
+        return self._db.execute("SELECT max(committed) FROM trajectories").fetchone()[0]
+
     def is_committed(self, trajectory_id: str) -> bool:
         """Whether an episode's trajectory is in the books."""
         return self._db.execute("SELECT 1 FROM trajectories WHERE id = ?", (trajectory_id,)).fetchone() is not None

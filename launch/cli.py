@@ -19,7 +19,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from launch import config as configs
-from launch.books import LedgerError, Phase, Purpose
+from launch.books import LedgerError, Phase
 from launch.config import Config, ConfigError
 from launch.disk import full_disk_fails
 from launch.errors import RunFailed, Stopped
@@ -170,23 +170,15 @@ def report(run: RunArgument) -> None:
 
 @app.command()
 def status(run: RunArgument) -> None:
-    """Where a run stands: round, phase, episodes and verdicts by purpose, the last events.
+    """Where a run stands: its driver, round and phase, episodes and verdicts, model servers, the last events.
 
     Example: `python -m launch status quickstart`
     """
-    with _errors(), Ledger.open_readonly(_run_dir(run)) as books:
-        rounds = books.rounds()
-        out.print(f"{books.run_dir}: {f'round {rounds[-1].round}, phase {rounds[-1].phase}' if rounds else 'begun'}")
-        for purpose in Purpose if rounds else ():
-            rows = books.trajectories(rounds[-1].round, purpose)
-            num_judged = sum(row.judgement is not None for row in rows)
-            out.print(
-                f"  {purpose}: {len(rows)} of {books.num_episodes(rounds[-1].round, purpose)} episodes, "
-                f"{num_judged} verdicts"
-            )
-        out.print(f"  weights: version {max(row.version for row in books.weights())}")
-        for event in books.events()[-5:]:
-            out.print(f"  {event.kind}: {event.text}", markup=False)
+    with _errors():
+        from launch.status import describe
+
+        for line in describe(_run_dir(run)):
+            out.print(line, markup=False, highlight=False)
 
 
 @app.command()

@@ -121,7 +121,7 @@ class RolloutSettings(_Section):
     num_pages: int = Field(default=3, ge=1)
     """Pages the proposer is shown per world or website: the start page, then a random walk."""
     max_attempts: int = Field(default=3, ge=1)
-    """How often an episode is tried when browser, world or model fail (never when the agent does), restarts included."""
+    """How often an episode is tried when browser, world or model fail (never when the agent does), in all."""
     max_failure_share: float = Field(default=0.3, gt=0, le=1)
     """The round stops when more than this share of its episodes (or verdicts) ended for reasons not the agent's."""
     num_judgements: int = Field(default=4, ge=1)

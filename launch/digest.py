@@ -1,6 +1,6 @@
 """What a run decided, as hashes: two runs of one config with the same model answers have the same digest.
 
-Left out is what differs between runs that decide alike: times, attempts, events, and trajectory files (they hold times).
+Left out is what differs between runs that decide alike: times, attempts, events, trajectory files (they hold times).
 """
 
 import hashlib

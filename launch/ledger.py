@@ -5,6 +5,7 @@ Killing the writer at any moment loses nothing that was committed, and a write t
 
 import fcntl
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -217,6 +218,18 @@ def has_run(run_dir: Path) -> bool:
     return (run_dir / DATABASE).exists()
 
 
+def writer(run_dir: Path) -> int | None:
+    """Number of the process that writes to a run now; None if none does."""
+    try:
+        with (run_dir / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return int((run_dir / LOCK).read_text() or 0)  # 0: it has just begun, and not yet said who it is
+    return None
+
+
 def _take_lock(path: Path) -> IO[str]:
     lock = path.open("a")
     try:
@@ -224,4 +237,11 @@ def _take_lock(path: Path) -> IO[str]:
     except BlockingIOError:
         lock.close()
         raise LedgerError(f"{path.parent}: another process is writing to this run") from None
+    try:
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+    except OSError:
+        lock.close()
+        raise
     return lock

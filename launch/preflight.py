@@ -18,6 +18,7 @@ from launch.disk import GB, free_gb
 from policy.blobs import BlobStore
 from policy.browser import Browser
 from policy.browser_settings import BrowserError, BrowserSettings
+from policy.server import ServerRecord
 from proposer.task import Website
 from sites.catalogue import SITES
 
@@ -56,7 +57,9 @@ def _server(config: Config) -> Iterator[str]:
     starts_one = serving.base_url is None or any(config.endpoint(role) is None for role in FROZEN_ROLES)
     if starts_one and importlib.util.find_spec("vllm") is None:
         yield "serving: vLLM is not installed; run `make setup`, or name running servers"
-    if serving.base_url is None and serving.port and not _is_free(serving.port):
+    left_behind = ServerRecord.read(config.run_dir / "logs" / "policy.log")  # by a killed driver: it will be adopted
+    is_ours = left_behind is not None and left_behind.port == serving.port
+    if serving.base_url is None and serving.port and not is_ours and not _is_free(serving.port):
         yield f"serving.port: {serving.port} on 127.0.0.1 is taken; choose another, or 0 for any free one"
 
 

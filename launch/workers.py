@@ -180,7 +180,8 @@ class Workers:
 
     async def learn(self, manifest: Path, parent: Path, out: Path, settings: LearnerSettings) -> dict[str, float]:
         """Update the weights in a process of its own; the learner's metrics. Raises RunFailed."""
-        num_cpus = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        # All of one node: it keeps others away, and more than the largest one has would be waited for in vain.
+        num_cpus = max(int(node["Resources"].get("CPU", 1)) for node in self._ray.nodes() if node["Alive"])
         make = self._ray.remote(max_calls=1)  # the process ends with the update, and its memory with it
         # One that is killed goes on from its checkpoint; an error of its own is not tried again.
         gpus, retries = self._cluster.learner_gpus, LEARNER_RETRIES
@@ -234,6 +235,7 @@ def _connect(cluster: ClusterSettings) -> Any:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # despite its name: a node of its own, on 127.0.0.1
         options = {
+            "address": "local",  # never another cluster that happens to run here
             "num_cpus": cluster.num_cpus,
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,

@@ -2,6 +2,9 @@
 
 vLLM is spoken to over HTTP only. Its development endpoints (pause, reload) ask for no password: a server started here
 listens on loopback, and one given by address must be on a private network.
+
+A server started here has a record beside its log. If the program is killed, the server lives on for a while
+(policy/leash.py), and the program that goes on with the run adopts it: that takes a second, a start a minute.
 """
 
 import asyncio
@@ -10,18 +13,21 @@ import json
 import logging
 import os
 import socket
-import subprocess
 import sys
 import time
+from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field
+import psutil
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from policy import canary
 from policy.crash import crash_point
-from policy.endpoint import EndpointSettings, open_endpoint
+from policy.endpoint import EndpointSettings, open_endpoint, score
+from policy.leash import Owned, ProcessId
 from proposer.generate import Generate, ModelError, Prompt, Response, Sampling
 
 logger = logging.getLogger(__name__)
@@ -30,6 +36,9 @@ SERVED_NAME = "model"
 STOP_DEADLINE_S = 20.0
 DEATH_DEADLINE_S = 15.0
 """An engine that died takes its server along within seconds; one that answers nothing for so long is given up."""
+ADOPTION_S = 120.0
+"""How long a server waits for another owner when its own was killed."""
+MAX_BACKOFF_S = 30.0
 POLL_S = 0.25
 GIB = 2**30
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -70,6 +79,47 @@ class ServerSettings(BaseModel):
     """How often a server that the program started, and that has died since, is started again."""
 
 
+class State(StrEnum):
+    """What a server that was started here is about."""
+
+    STARTING = "starting"
+    READY = "ready"
+    UPDATING = "updating"
+    """Its weights are being swapped; it answers nobody."""
+    POISONED = "poisoned"
+    """A swap failed, so it may hold anything: it is started again before it answers anybody."""
+
+
+class ServerRecord(Owned):
+    """A server that was started here, as its file tells it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    process: ProcessId
+    """Of the leash that holds it."""
+    port: int
+    options: dict[str, str]
+    """What it was started with, model and port apart."""
+    state: State
+    model: Path
+    """Directory of the weights served."""
+    version: int | None
+    """Policy version of these weights; None for weights that have no versions."""
+
+    @staticmethod
+    def path(log: Path) -> Path:
+        """Where the record of the server with that log is."""
+        return log.with_suffix(".server.json")
+
+    @staticmethod
+    def read(log: Path) -> "ServerRecord | None":
+        """The record of a server that is still there; None if there is none."""
+        with contextlib.suppress(OSError, ValidationError):
+            record = ServerRecord.model_validate_json(ServerRecord.path(log).read_bytes())
+            return record if record.process.find() else None
+        return None
+
+
 class ModelServer:
     """One served model: an async context manager. `publish` swaps its weights while it runs."""
 
@@ -83,7 +133,9 @@ class ModelServer:
         """Policy version served now; None until the first `publish` of one, and for weights that have no versions."""
         self.num_starts = 0
         """How often the server was started here."""
-        self._process: subprocess.Popen[bytes] | None = None
+        self.state = State.STARTING
+        self._process: psutil.Process | None = None
+        """The leash that holds a server started here; None for one given by address, and once it was stopped."""
         self._url = settings.base_url
         self._reviving = asyncio.Lock()
 
@@ -122,20 +174,64 @@ class ModelServer:
         return generate
 
     async def __aenter__(self) -> "ModelServer":
-        if self._url is None:
-            self._url = f"http://127.0.0.1:{self.settings.port or _free_port()}"
+        if self.settings.base_url is None:
             self.log.parent.mkdir(parents=True, exist_ok=True)
+            if await self._adopt():
+                return self
+            self._url = _loopback(self.settings.port or _free_port())
             self._start()
         await self._until_ready()
         return self
 
+    async def _adopt(self) -> bool:
+        """Whether a server that a killed program left behind serves this model now; one that can't is ended."""
+        record = ServerRecord.read(self.log)
+        if record is None or (process := record.process.find()) is None:
+            return False
+        self._process, self._url = process, _loopback(record.port)
+        self._note(record.state)
+        try:
+            if record.options == self._options() and record.state is not State.STARTING and not await self._is_dead():
+                await self._swap(self.model)  # it may have been killed with requests waiting, or half-way in a swap
+                self._note(State.READY)
+                logger.info("adopted the vLLM of a program that was killed: process %d", process.pid)
+                return True
+        except ModelError as error:
+            logger.warning("the vLLM of a program that was killed can't be used: %s", error)
+        except BaseException:
+            self.stop()
+            raise
+        self.stop()
+        return False
+
     def _start(self) -> None:
-        command = self._command(int(self.base_url.rpartition(":")[2]))
+        port = int(self.base_url.rpartition(":")[2])
+        leash = [sys.executable, "-m", "policy.leash", str(ServerRecord.path(self.log)), str(ADOPTION_S)]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command, env=self._environment(), stdout=log, stderr=log, start_new_session=True
+            self._process = psutil.Popen(
+                [*leash, *self._command(port)], env=self._environment(), stdout=log, stderr=log, start_new_session=True
             )
         self.num_starts += 1
+        self._note(State.STARTING)
+
+    def _note(self, state: State) -> None:
+        """Be in a state, and say so in the record, from which the leash reads who owns the server."""
+        self.state = state
+        if self._process is None:
+            return
+        record = ServerRecord(
+            owner=ProcessId.of(psutil.Process()),
+            process=ProcessId.of(self._process),
+            port=int(self.base_url.rpartition(":")[2]),
+            options=self._options(),
+            state=state,
+            model=self.model,
+            version=self.version,
+        )
+        path = ServerRecord.path(self.log)
+        partial = path.with_suffix(".partial")
+        partial.write_text(record.model_dump_json())
+        partial.replace(path)
 
     async def _until_ready(self) -> None:
         try:
@@ -144,6 +240,7 @@ class ModelServer:
         except BaseException:
             self.stop()
             raise
+        self._note(State.READY)
 
     async def revive(self, num_starts: int) -> bool:
         """Whether the server was started again since its `num_starts`-th start; a dead one is started now.
@@ -157,18 +254,23 @@ class ModelServer:
         async with self._reviving:  # of many that ask, the first one starts it and the others wait
             # Without a process it was given by address, or has been stopped: a late request must not bring it back.
             if self.num_starts == num_starts and self._process is not None and await self._is_dead():
-                if self.num_starts > self.settings.max_restarts:
-                    raise ModelError(f"vLLM died {self.num_starts} times; see {self.log}")
-                logger.warning("vLLM has died; starting it again with %s (its words are in %s)", self.model, self.log)
-                self.stop()
-                self._start()
-                await self._until_ready()
+                await self._restart("has died")
         return self.num_starts > num_starts
+
+    async def _restart(self, why: str) -> None:
+        """Start it again with the weights that it is to serve, after a pause that doubles every time."""
+        if self.num_starts > self.settings.max_restarts:
+            raise ModelError(f"vLLM {why}, for the {self.num_starts}th time (serving.max_restarts); see {self.log}")
+        logger.warning("vLLM %s; starting it again with %s (its words are in %s)", why, self.model, self.log)
+        self.stop()
+        await asyncio.sleep(min(MAX_BACKOFF_S, 2.0 ** max(0, self.num_starts - 1)))
+        self._start()
+        await self._until_ready()
 
     async def _is_dead(self) -> bool:
         deadline = time.monotonic() + DEATH_DEADLINE_S
         async with httpx.AsyncClient(base_url=self.base_url, timeout=5.0) as client:
-            while self._process is not None and self._process.poll() is None and time.monotonic() < deadline:
+            while self._process is not None and _runs(self._process) and time.monotonic() < deadline:
                 with contextlib.suppress(httpx.TransportError):  # it may be on its way down
                     if (await client.get("/health")).status_code == 200:
                         return False
@@ -185,21 +287,57 @@ class ModelServer:
         process, self._process = self._process, None
         if process is None:
             return
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+        with contextlib.suppress(psutil.TimeoutExpired):
             process.wait(STOP_DEADLINE_S)
         with contextlib.suppress(ProcessLookupError):  # all of them have ended
             os.killpg(process.pid, 9)  # also an engine that outlived its server
         process.wait()
+        ServerRecord.path(self.log).unlink(missing_ok=True)
 
     async def publish(self, version: int | None, weights: Path) -> None:
         """Serve other weights: pause, reload, clear caches, go on. `version`: None if they aren't the policy's.
 
+        Where the weights come with a canary, it must sing alike here (policy/canary.py). A server started here that
+        fails at any of it is started again with these weights, within `max_restarts`, and asked once more.
+
         Raises:
-            ModelError: the server refused or died; what it serves is then unknown and it must be stopped.
+            ModelError: it can't be made to serve them.
         """
         if not (weights / "config.json").is_file():
             raise ModelError(f"weights {weights}: expected a Hugging Face directory")  # a bad path breaks vLLM for good
+        self.model, self.version = weights, version
+        num_starts = self.num_starts
+        self._note(State.UPDATING)
+        try:
+            await self._swap(weights)
+            await self._listen(weights)
+        except ModelError as error:
+            self._note(State.POISONED)
+            if self._process is None:
+                raise
+            async with self._reviving:
+                if self.num_starts == num_starts:
+                    await self._restart(f"failed to load other weights ({error})")
+            await self._listen(weights)
+        self._note(State.READY)
+
+    async def _listen(self, weights: Path) -> None:
+        """Return if the canary's log-probs are those that came with the weights, or none came. Raises ModelError."""
+        wanted = canary.expected(weights)
+        if wanted is None:
+            return
+        found = {kind: await score(self.endpoint, canary.prompts()[kind], canary.REPLY) for kind in wanted}
+        gap = canary.gap(found, wanted)
+        if gap > canary.TOLERANCE:
+            self._note(State.POISONED)
+            raise ModelError(
+                f"{weights}: the canary's log-probs are off by {gap:.3f} nats, expected {canary.TOLERANCE} at most"
+            )
+        logger.info("%s: the canary's log-probs are off by %.4f nats", weights, gap)
+
+    async def _swap(self, weights: Path) -> None:
         async with httpx.AsyncClient(base_url=self.base_url, timeout=self.settings.timeout_s) as client:
             try:
                 await _post(client, "/pause", params={"mode": "wait"})
@@ -209,14 +347,13 @@ class ModelServer:
                 await _post(client, "/resume")
             except httpx.HTTPError as error:
                 raise ModelError(f"publishing {weights} to {self.base_url}: {error!r}") from error
-        self.model, self.version = weights, version
 
     async def _until_healthy(self) -> None:
         deadline = time.monotonic() + self.settings.start_deadline_s
         async with httpx.AsyncClient(base_url=self.base_url, timeout=5.0) as client:
             while True:
-                if self._process is not None and self._process.poll() is not None:
-                    raise ModelError(f"vLLM ended at start with code {self._process.returncode}; see {self.log}")
+                if self._process is not None and not _runs(self._process):
+                    raise ModelError(f"vLLM ended at start with code {self._process.wait()}; see {self.log}")
                 try:
                     if (await client.get("/health")).status_code == 200:
                         return
@@ -233,12 +370,15 @@ class ModelServer:
         await asyncio.gather(*(generate(prompt, Sampling(temperature=1.0, max_tokens=4)) for _ in range(4)))
 
     def _command(self, port: int) -> list[str]:
+        options = {"--model": str(self.model), "--port": str(port)} | self._options()
+        words = [word for pair in options.items() for word in pair]
+        return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *words]
+
+    def _options(self) -> dict[str, str]:
         settings = self.settings
         options = {
-            "--model": str(self.model),
             "--served-model-name": SERVED_NAME,
             "--host": "127.0.0.1",
-            "--port": str(port),
             "--dtype": settings.dtype,
             "--max-model-len": str(settings.max_model_len),
             "--max-num-seqs": str(settings.max_num_seqs),
@@ -250,8 +390,7 @@ class ModelServer:
         }
         if _is_cpu_build():
             options["--kv-cache-memory-bytes"] = str(round(settings.kv_cache_gib * GIB))
-        words = [word for pair in options.items() for word in pair]
-        return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *words]
+        return options
 
     def _environment(self) -> dict[str, str]:
         """The server's environment: development endpoints on, no outside calls, this checkout importable."""
@@ -283,6 +422,17 @@ async def _post(
 ) -> None:
     response = await client.post(path, params=params, json=body)
     response.raise_for_status()
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether a process hasn't ended; a child that has ended and wasn't waited for has."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _loopback(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
 
 
 def _free_port() -> int:

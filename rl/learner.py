@@ -162,7 +162,8 @@ def _make_weights(
     training.model.extrapolate(parent, settings.extrapolation)
     progress = training.progress
     metrics = progress.parity | progress.metrics() | {"learn/seconds": time.monotonic() - began}
-    save_weights(training.model, parent, out, {**origin, "metrics": metrics})
+    commit = {**origin, "metrics": metrics}
+    save_weights(training.model, parent, out, commit, image_px=settings.image_px)
     return metrics
 
 

@@ -15,11 +15,10 @@ from evaluator.truth import ground_truth
 from policy.agent import AgentSettings
 from policy.blobs import BlobStore
 from policy.trajectory import ActionKind, Observation, Step, Trajectory
-from proposer.generate import Prompt
 from proposer.look import Look
 from proposer.propose import ProposerSettings, shows_names
 from rl.evidence import reason
-from rl.model import open_picture
+from rl.model import encode
 from rl.selection import Sample
 
 Item = TypeVar("Item")
@@ -30,7 +29,6 @@ OWN_SHARE = 0.6
 """Share of a policy's own failures among the failures, where there are enough of them."""
 GIVEN_UP_SHARE = 0.1
 """Share among the failures of those of a policy that gave no answer: they are easy to tell."""
-END_OF_TURN = "<|im_end|>"
 
 
 def policy_lessons(
@@ -246,24 +244,3 @@ def _proposed(attempt: Trajectory, page: Observation, blobs: BlobStore, processo
     prompt = proposer.propose.render(attempt.task.website, look, ProposerSettings())
     reply = json.dumps({"tasks": [attempt.task.instruction]})
     return encode(prompt, reply, blobs, processor, name=f"{attempt.id}#propose")
-
-
-def encode(
-    prompt: Prompt, reply: str, blobs: BlobStore, processor: Any, *, name: str, image_px: int | None = 256
-) -> Sample:
-    """A prompt and the reply wanted as token ids, exactly as the server would read and sample them."""
-    pictures = [part for part in prompt.parts if isinstance(part, bytes)]
-    content = [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image"} for p in prompt.parts]
-    messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": content}]
-    text = processor.apply_chat_template(messages, add_generation_prompt=True)
-    images = [open_picture(picture, image_px) for picture in pictures] or None
-    prompt_ids = processor(text=text, images=images).input_ids[0]
-    return Sample(
-        trajectory_id=name,
-        step=0,
-        prompt_ids=tuple(prompt_ids),
-        token_ids=tuple(processor.tokenizer(reply + END_OF_TURN, add_special_tokens=False).input_ids),
-        logprobs=(),
-        pictures=tuple(blobs.put(picture) for picture in pictures),
-        weights=None,
-    )

@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,11 @@ from peft.tuners.lora import LoraLayer
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from policy import canary
 from policy.blobs import BlobStore
 from policy.crash import crash_point
 from policy.marks import scaled
+from proposer.generate import Prompt
 from rl.learner import LearnerSettings
 from rl.selection import Sample
 
@@ -36,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 LORA_TARGETS = r".*(text_model|language_model).*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """The language model's linear layers; the vision tower stays as it is."""
+END_OF_TURN = "<|im_end|>"
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -172,6 +176,53 @@ def open_picture(data: bytes, image_px: int | None) -> Image.Image:
     return Image.open(io.BytesIO(data if image_px is None else scaled(data, image_px))).convert("RGB")
 
 
+def encode(
+    prompt: Prompt,
+    reply: str,
+    blobs: BlobStore,
+    processor: Any,
+    *,
+    name: str,
+    image_px: int | None = 256,
+    is_sampled: bool = True,
+) -> Sample:
+    """A prompt and the reply wanted as token ids, exactly as the server would read and sample them.
+
+    With `is_sampled` False the reply is tokenised as the server does it that is given prompt and reply as one text.
+    """
+    pictures = [part for part in prompt.parts if isinstance(part, bytes)]
+    content = [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image"} for p in prompt.parts]
+    messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": content}]
+    text = processor.apply_chat_template(messages, add_generation_prompt=True)
+    images = [open_picture(picture, image_px) for picture in pictures] or None
+    prompt_ids = processor(text=text, images=images).input_ids[0]
+    token_ids = (
+        processor.tokenizer(reply + END_OF_TURN, add_special_tokens=False).input_ids
+        if is_sampled
+        else processor(text=text + reply, images=images).input_ids[0][len(prompt_ids) :]
+    )
+    return Sample(
+        trajectory_id=name,
+        step=0,
+        prompt_ids=tuple(prompt_ids),
+        token_ids=tuple(token_ids),
+        logprobs=(),
+        pictures=tuple(blobs.put(picture) for picture in pictures),
+        weights=None,
+    )
+
+
+def sing(model: TrainedModel, image_px: int | None) -> dict[str, list[float]]:
+    """Log-probs (nats) of the canary's reply by kind of prompt: what a server of these weights must find too."""
+    with tempfile.TemporaryDirectory(prefix="pae-canary-") as folder:
+        blobs = BlobStore(Path(folder))
+        songs = {
+            kind: encode(prompt, canary.REPLY, blobs, model.processor, name=kind, image_px=image_px, is_sampled=False)
+            for kind, prompt in canary.prompts().items()
+        }
+        return {kind: model.score([sample], blobs, image_px)[0] for kind, sample in songs.items()}
+
+
 def load_model(directory: Path, settings: LearnerSettings, *, train_vision: bool = False) -> TrainedModel:
     """A model ready to train: LoRA matrices on frozen weights, or (rank None) the language model's own weights.
 
@@ -205,10 +256,11 @@ def load_model(directory: Path, settings: LearnerSettings, *, train_vision: bool
     return TrainedModel(network, AutoProcessor.from_pretrained(directory))
 
 
-def save_weights(model: TrainedModel, parent: Path, out: Path, commit: dict[str, Any]) -> None:
+def save_weights(model: TrainedModel, parent: Path, out: Path, commit: dict[str, Any], *, image_px: int | None) -> None:
     """Write whole weights in Hugging Face layout with a COMMIT.json of file hashes, then rename into place.
 
-    Processor and tokenizer files are copied from the parent, so that every version is served alike.
+    Processor and tokenizer files are copied from the parent, so that every version is served alike. COMMIT.json also
+    holds the canary's log-probs, with pictures of `image_px`, by which the server is known to serve these weights.
     """
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -218,7 +270,8 @@ def save_weights(model: TrainedModel, parent: Path, out: Path, commit: dict[str,
         if file.is_file() and not (temporary / file.name).exists() and file.name != "COMMIT.json":
             shutil.copy2(file, temporary / file.name)
     hashes = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
-    (temporary / "COMMIT.json").write_text(json.dumps(commit | {"files": hashes}, indent=2))
+    song = sing(TrainedModel(network, model.processor), image_px)
+    (temporary / "COMMIT.json").write_text(json.dumps(commit | {"canary": song, "files": hashes}, indent=2))
     for file in temporary.iterdir():
         _fsync(file)
     _fsync(temporary)

@@ -1,6 +1,7 @@
 """The command line: what can't work is refused in one line each, with exit code 2, and leaves nothing behind."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from typer.testing import CliRunner
 from launch.books import Phase, Purpose, WeightsRow
 from launch.cli import app
 from launch.ledger import Ledger
+from proposer.task import Task
+from tests.makers import SHOP
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("run", "resume", "eval", "report", "status", "propose", "judge", "clean")
@@ -122,6 +125,10 @@ def test_status_says_where_a_run_stands(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         ledger.begin_round(0, Phase.EVAL)
         ledger.commit_weights(WeightsRow(0, None, -1, "w"))
-        ledger.plan(0, Purpose.EVAL, [], 1)
-    result = CliRunner().invoke(app, ["status", str(tmp_path)])
-    assert "round 0, phase eval" in result.stdout
+        ledger.plan(0, Purpose.EVAL, [Task(website=SHOP, instruction="Buy a lamp.", world="w")], 1)
+        ledger.lease(ledger.missing_episodes(0, Purpose.EVAL)[0].id)
+        running = CliRunner().invoke(app, ["status", str(tmp_path)]).stdout
+    ended = CliRunner().invoke(app, ["status", str(tmp_path)]).stdout
+    assert f"running (process {os.getpid()}), round 0, phase eval" in running
+    assert "not running, round 0, phase eval" in ended
+    assert "eval: 0 of 1 episodes, 1 handed out, 0 verdicts" in ended

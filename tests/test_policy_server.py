@@ -2,9 +2,12 @@
 
 import asyncio
 import io
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 import pytest_asyncio
@@ -12,12 +15,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from policy import canary
 from policy.blobs import BlobStore
 from policy.prompt import render
-from policy.server import ModelServer, ServerSettings
+from policy.server import ModelServer, ServerRecord, ServerSettings, State
 from proposer.generate import ModelError, Response, Sampling
 from rl.learner import LearnerSettings, measure_parity
-from rl.model import load_model
+from rl.model import load_model, sing
 from rl.selection import Sample
 from tests.makers import observation
 
@@ -127,11 +131,44 @@ async def test_published_weights_answer_with_their_own_output_head(
     assert gap(STARTER, responses, work) > 2 * gap(other_weights, responses, work)
 
 
+def with_canary(weights: Path, of: Path, out: Path) -> Path:
+    """A copy of weights that comes with the canary's log-probs of others."""
+    shutil.copytree(weights, out)
+    song = sing(load_model(of, SETTINGS), SETTINGS.image_px)
+    (out / "COMMIT.json").write_text(json.dumps({"canary": song, "files": {}}))
+    return out
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_weights_are_served_if_the_canary_sings_as_the_learner_heard_it(
+    server: ModelServer, other_weights: Path, work: Path
+) -> None:
+    await server.publish(2, with_canary(other_weights, other_weights, work / "v000002"))
+    assert (server.num_starts, server.state) == (1, State.READY)
+    assert {response.weights for response in await ask(server)} == {2}
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_server_whose_owner_was_killed_between_pause_and_resume_is_adopted(
+    server: ModelServer, other_weights: Path, work: Path
+) -> None:
+    async with httpx.AsyncClient(base_url=server.base_url) as client:
+        (await client.post("/pause", params={"mode": "wait"})).raise_for_status()
+    heir = ModelServer(ServerSettings(), other_weights, server.log)
+    await heir.__aenter__()  # not left: it is the fixture's to stop
+    assert (heir.num_starts, heir.state, heir.base_url) == (0, State.READY, server.base_url)
+    assert gap(other_weights, await ask(heir), work) < BOUND
+    record = ServerRecord.read(server.log)
+    assert record is not None
+    assert (record.state, record.model) == (State.READY, other_weights)
+
+
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_killed_engine_is_started_again_with_the_weights_that_it_served(
     server: ModelServer, other_weights: Path
 ) -> None:
-    assert (server.model, server.num_starts) == (other_weights, 1)
+    await server.publish(1, other_weights)
+    assert server.num_starts == 1
     (api,) = [process for process in psutil.Process().children() if "api_server" in " ".join(process.cmdline())]
     engine = max(api.children(recursive=True), key=lambda process: process.memory_info().rss)
     engine.kill()
@@ -139,6 +176,16 @@ async def test_a_killed_engine_is_started_again_with_the_weights_that_it_served(
     assert server.num_starts == 2
     assert {response.weights for response in responses} == {1}
     assert not api.is_running()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_weights_to_which_the_canary_sings_differently_are_never_served(
+    server: ModelServer, other_weights: Path, work: Path
+) -> None:
+    poisoned = with_canary(other_weights, STARTER, work / "v000003")
+    with pytest.raises(ModelError, match="canary's log-probs are off by"):
+        await server.publish(3, poisoned)
+    assert (server.num_starts, server.state) == (3, State.POISONED)  # loaded anew, it was asked once more
 
 
 @pytest.mark.asyncio
@@ -153,3 +200,10 @@ async def test_a_server_that_can_not_start_says_where_to_look(work: Path, tmp_pa
     with pytest.raises(ModelError, match=r"ended at start with code .*broken\.log"):
         async with ModelServer(ServerSettings(), tmp_path, work / "broken.log"):
             pass
+
+
+def test_the_canarys_gap_is_the_larger_of_the_means() -> None:
+    wanted = {"text": [-1.5, -2.0], "image": [-1.0]}
+    assert canary.gap({"text": [-1.0, -2.0], "image": [-1.0]}, wanted) == pytest.approx(0.25)
+    assert canary.gap({"text": [-1.5, -2.0], "image": [-1.5]}, wanted) == pytest.approx(0.5)
+    assert canary.gap({"text": [-1.5], "image": [-1.0]}, wanted) == float("inf")

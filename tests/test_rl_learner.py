@@ -12,14 +12,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoProcessor, Idefics3ForConditionalGeneration
+from transformers import AutoProcessor
 
+from bench.scripted import write_tiny_model
+from policy import canary
 from policy.blobs import BlobStore
 from policy.crash import VARIABLE
 from rl.learner import (
@@ -32,10 +33,9 @@ from rl.learner import (
     train,
     update,
 )
-from rl.model import TrainedModel, load_checkpoint, load_model, save_checkpoint
+from rl.model import TrainedModel, load_checkpoint, load_model, save_checkpoint, sing
 from rl.selection import Sample, Selection, write_manifest
 
-STARTER = Path(__file__).parents[1] / "starter" / "policy"
 SETTINGS = LearnerSettings(lr=1e-2, lora_rank=4, lora_alpha=8, batch_size=2, num_threads=1)
 
 
@@ -43,21 +43,7 @@ SETTINGS = LearnerSettings(lr=1e-2, lora_rank=4, lora_alpha=8, batch_size=2, num
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The starter's processor around two narrow random layers."""
     folder = tmp_path_factory.mktemp("tiny") / "v000000"
-    config = AutoConfig.from_pretrained(STARTER)
-    text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    for name, value in (text | {"num_key_value_heads": 1, "head_dim": 16}).items():
-        setattr(config.text_config, name, value)
-    for name, value in {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 1,
-    }.items():
-        setattr(config.vision_config, name, value)
-    torch.manual_seed(0)
-    network: Any = Idefics3ForConditionalGeneration(config)
-    network.to(torch.bfloat16).save_pretrained(folder)
-    AutoProcessor.from_pretrained(STARTER).save_pretrained(folder)
+    write_tiny_model(folder)
     return folder
 
 
@@ -219,6 +205,18 @@ def test_weights_are_written_where_the_extrapolation_says(
     for factor in (0.5, 3.0):
         # bf16 keeps 8 bits: each of the weights compared is off by up to 1/256 of its size.
         torch.testing.assert_close(written(factor), before + factor * (trained - before), rtol=2**-7, atol=2**-9)
+
+
+def test_new_weights_come_with_the_canarys_song_as_they_sing_it(
+    tiny: Path, tmp_path: Path, samples: list[Sample]
+) -> None:
+    write_manifest(tmp_path / "manifests" / "m.json", Selection(tuple(samples), {}), round=1)
+    update(tmp_path / "manifests" / "m.json", tiny, tmp_path / "v000001", settings=SETTINGS)
+    told = canary.expected(tmp_path / "v000001")
+    assert told is not None
+    assert canary.gap(sing(load_model(tmp_path / "v000001", SETTINGS), SETTINGS.image_px), told) < 0.01
+    assert canary.gap(sing(load_model(tiny, SETTINGS), SETTINGS.image_px), told) > 0.1
+    assert canary.expected(tiny) is None
 
 
 def test_the_same_manifest_gives_the_same_weights(tiny: Path, tmp_path: Path, samples: list[Sample]) -> None:

@@ -1,0 +1,69 @@
+"""A Ray cluster of two nodes loses one: its episodes are handed out again, and the run ends as if nothing had been.
+
+Both nodes are on this machine (Ray's own in-process cluster); everything else is real, the model is scripted.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.chaos import Arena, Tally, digest_of
+from bench.scripted import Call, wander
+from launch.books import Purpose
+from launch.ledger import Ledger
+
+ROOT = Path(__file__).parents[1]
+DEADLINE_S = 180
+LOSS_AT_CALL = 6
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    from ray.cluster_utils import Cluster
+
+    arguments = {"num_cpus": 2, "node_ip_address": "127.0.0.1", "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=arguments)
+    yield cluster
+    cluster.shutdown()
+
+
+class NodeLoss:
+    """The script of the model, which takes a node away in the middle of the practised episodes."""
+
+    def __init__(self, cluster: Any, node: Any) -> None:
+        self.cluster, self.node, self.num_calls = cluster, node, 0
+
+    def __call__(self, call: Call) -> Any:
+        self.num_calls += call.role == "policy"
+        if self.num_calls == LOSS_AT_CALL and self.node is not None:
+            node, self.node = self.node, None
+            # Not in the server's own thread: it would answer nobody while the node goes.
+            threading.Thread(target=self.cluster.remove_node, args=(node, False)).start()
+        return wander(call)
+
+
+def test_losing_a_worker_node_only_hands_its_episodes_out_again(cluster: Any, tmp_path: Path) -> None:
+    node = cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+    with Arena(tmp_path, seed=3) as arena:
+        arena.model.otherwise = NodeLoss(cluster, node)
+        run_dir = arena.begin("two-nodes")
+        command = [sys.executable, "-m", "launch", "run", str(tmp_path / "two-nodes.toml")]
+        command += ["--set", "run.rounds=1", "--set", "rollout.num_actors=2"]
+        environment = os.environ | {"RAY_ADDRESS": cluster.address}
+        assert subprocess.run(command, cwd=ROOT, env=environment, timeout=DEADLINE_S).returncode == 0
+        arena.model.otherwise = wander
+        unbroken = arena.begin("one-node")
+        assert arena.launch(unbroken, None, Tally(), ["run.rounds=1"]) == (0, False)
+    with Ledger.open_readonly(run_dir) as books:
+        assert any(event.kind == "retry" and "died" in event.text for event in books.events())
+        for purpose in (Purpose.TRAIN, Purpose.EVAL):
+            assert sum(books.outcomes(1, (purpose,)).values()) == books.num_episodes(1, purpose) > 0
+        assert all(row.outcome.is_agents for row in books.trajectories())
+    assert digest_of(run_dir) == digest_of(unbroken)
