@@ -236,6 +236,8 @@ class ModelServer:
     async def _until_ready(self) -> None:
         try:
             await self._until_healthy()
+            if self._process is None:  # given by address: whoever used it before may have been killed in a swap
+                await self._unpause()
             await self._warm_up()
         except BaseException:
             self.stop()
@@ -362,6 +364,13 @@ class ModelServer:
                 if time.monotonic() > deadline:
                     raise ModelError(f"{self.base_url}: not healthy within {self.settings.start_deadline_s:.0f} s")
                 await asyncio.sleep(POLL_S)
+
+    async def _unpause(self) -> None:
+        async with httpx.AsyncClient(base_url=self.base_url, timeout=self.settings.timeout_s) as client:
+            try:
+                await _post(client, "/resume")
+            except httpx.HTTPError as error:
+                raise ModelError(f"{self.base_url}: expected vLLM with VLLM_SERVER_DEV_MODE=1: {error!r}") from error
 
     async def _warm_up(self) -> None:
         """The first answers compile kernels and take seconds: let them be nobody's."""
