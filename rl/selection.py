@@ -10,6 +10,7 @@ also succeed are learned from too, with a negative advantage: what not to do whe
 
 import hashlib
 import json
+import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -92,35 +93,48 @@ def select(
 ) -> Selection:
     """The samples of one round. Undecided verdicts are neither kept nor counted as failures."""
     judged = {verdict.trajectory_id: verdict.judgement for verdict in verdicts}
-    by_task: dict[str, list[Trajectory]] = defaultdict(list)
-    for trajectory in sorted(trajectories, key=lambda trajectory: trajectory.id):
-        if trajectory.outcome.is_agents and trajectory.id in judged:
-            by_task[trajectory.task.id].append(trajectory)
-    decided = {task: [t for t in ts if judged[t.id] is not Judgement.UNDECIDED] for task, ts in by_task.items()}
-    successes = [[t for t in ts if judged[t.id] is Judgement.SUCCESS] for ts in decided.values()]
-    agreed = [_agreeing(ts) if settings.same_answer else ts for ts in successes]
-    sizes = map(len, decided.values())
-    balanced = [t for ts, size in zip(agreed, sizes, strict=True) for t in _balanced(ts, size, settings)]
-    num_successes, num_agreed = (sum(map(len, groups)) for groups in (successes, agreed))
-    random.Random(seed).shuffle(balanced)
-    kept = _limit_shapes(balanced, settings.max_per_shape)
+    attempts = [t for t in sorted(trajectories, key=lambda t: t.id) if t.outcome.is_agents and t.id in judged]
+    decided: dict[str, list[Trajectory]] = defaultdict(list)
+    for trajectory in attempts:
+        if judged[trajectory.id] is not Judgement.UNDECIDED:
+            decided[trajectory.task.id].append(trajectory)
+    kept, counts = _successes(decided, judged, settings, seed)
     kept_tasks = sorted({t.task.id for t in kept})
     failed = [
         failure for task in kept_tasks for failure in _failed(decided[task], judged, settings.max_failures_per_task)
     ]
-    samples = tuple(sorted(_samples(kept, failed), key=lambda sample: (sample.trajectory_id, sample.step)))
-    counts = {
-        "successes": num_successes,
-        "dropped_by_disagreement": num_successes - num_agreed,
-        "dropped_by_task_balance": num_agreed - len(balanced),
-        "dropped_by_shape_balance": len(balanced) - len(kept),
-        "kept_trajectories": len(kept),
+    weighed = [*((t, 1.0) for t in kept), *failed]
+    samples = tuple(sorted(_samples(weighed), key=lambda sample: (sample.trajectory_id, sample.step)))
+    counts |= {
         "kept_tasks": len(kept_tasks),
         "kept_failures": len(failed),
         "kept_failed_steps": sum(sample.advantage < 0 for sample in samples),
         "kept_steps": len(samples),
     }
     return Selection(samples, counts)
+
+
+def _successes(
+    decided: Mapping[str, Sequence[Trajectory]],
+    judged: Mapping[str, Judgement],
+    settings: SelectionSettings,
+    seed: int,
+) -> tuple[list[Trajectory], dict[str, int]]:
+    """The successes to learn from, and how many trajectories each filter kept and dropped."""
+    successes = [[t for t in ts if judged[t.id] is Judgement.SUCCESS] for ts in decided.values()]
+    agreed = [_agreeing(ts) if settings.same_answer else ts for ts in successes]
+    sizes = map(len, decided.values())
+    balanced = [t for ts, size in zip(agreed, sizes, strict=True) for t in _balanced(ts, size, settings)]
+    random.Random(seed).shuffle(balanced)
+    kept = _limit_shapes(balanced, settings.max_per_shape)
+    num_successes, num_agreed = (sum(map(len, groups)) for groups in (successes, agreed))
+    return kept, {
+        "successes": num_successes,
+        "dropped_by_disagreement": num_successes - num_agreed,
+        "dropped_by_task_balance": num_agreed - len(balanced),
+        "dropped_by_shape_balance": len(balanced) - len(kept),
+        "kept_trajectories": len(kept),
+    }
 
 
 def _agreeing(successes: Sequence[Trajectory]) -> list[Trajectory]:
@@ -166,14 +180,14 @@ def _failed(
     return [(t, advantage) for t in _shortest(failures, limit)]
 
 
-def _samples(successes: Iterable[Trajectory], failed: Iterable[tuple[Trajectory, float]]) -> list[Sample]:
-    """Each pair of prompt and response once; one that a success holds too isn't to blame for a failure.
+def _samples(weighed: Iterable[tuple[Trajectory, float]]) -> list[Sample]:
+    """Each pair of prompt and response once; one that a success holds too, and those come first, isn't to blame.
 
     Of successes the well-formed steps. Of failures the malformed ones as well, but none of unknown log-probs: without
     them there is no telling how far a step has been unlearned already.
     """
     distinct: dict[tuple[tuple[int, ...], tuple[int, ...]], Sample] = {}
-    for trajectory, advantage in [*((t, 1.0) for t in successes), *failed]:
+    for trajectory, advantage in weighed:
         for index, step in enumerate(trajectory.steps):
             usable = step.action is not None if advantage > 0 else len(step.logprobs) == len(step.token_ids)
             if usable and step.token_ids:
@@ -200,7 +214,10 @@ def write_manifest(path: Path, selection: Selection, round: int) -> str:
     data = Manifest(round=round, samples=selection.samples).model_dump_json().encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(data)
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
     return hashlib.sha256(data).hexdigest()
 
