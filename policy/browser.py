@@ -125,7 +125,8 @@ class Browser:
         except Error as error:
             raise BrowserError(Outcome.RESET_FAILURE, f"{executable or bundled} does not start: {error}") from error
         logger.info("started Chromium %s: %s", chromium.version, executable or bundled)
-        return _Process(chromium, next(iter(_roots() - before), None))
+        started = sorted(_roots() - before, key=lambda process: (process.create_time(), process.pid))
+        return _Process(chromium, next(iter(started), None))  # a script may have started it: then that comes first
 
     @asynccontextmanager
     async def episode(self, start_url: str, allowed_hosts: Sequence[str] = ()) -> AsyncIterator[Tab]:
@@ -200,16 +201,16 @@ async def _gate(allowed: AllowList) -> AsyncIterator[Gate]:
 
 
 def _roots() -> set[psutil.Process]:
-    """The first processes of the browsers that this process has started; others of theirs name their `--type`."""
-    below = psutil.Process().children(recursive=True)
-    return {process for process in below if "chrom" in process.name() and not _is_helper(process)}
+    """The first processes of the browsers that this process has started."""
+    return set(filter(_is_first, psutil.Process().children(recursive=True)))
 
 
-def _is_helper(process: psutil.Process) -> bool:
+def _is_first(process: psutil.Process) -> bool:
+    """Whether it is the first process of a browser: the others are told their `--type`."""
     try:
-        return any(word.startswith("--type=") for word in process.cmdline())
+        return "chrom" in process.name() and not any(word.startswith("--type=") for word in process.cmdline())
     except psutil.Error:  # it has ended
-        return True
+        return False
 
 
 async def _close_context(context: BrowserContext) -> None:
