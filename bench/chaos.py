@@ -36,7 +36,7 @@ import psutil
 import typer
 
 from bench.common import ROOT, run_command
-from bench.scripted import Call, Fault, Script, ScriptedServer, StarterTokens, wander, write_tiny_model
+from bench.scripted import CONFIG, Call, Fault, Script, ScriptedServer, StarterTokens, wander, write_tiny_model
 from launch.books import LedgerError, Purpose
 from launch.digest import digest
 from launch.ledger import Ledger
@@ -50,62 +50,30 @@ GONE_DEADLINE_S = 90.0
 POLL_S = 0.1
 OUTAGE_CALLS = 4
 
-CONFIG = """
-[run]
-name = "{name}"
-seed = {seed}
-rounds = 2
-runs_dir = "{directory}/runs"
-min_free_disk_gb = 0
-min_free_memory_gb = 0
-[rollout]
-episodes_per_actor = 3
-tasks_per_round = 6
-samples_per_task = 1
-num_pages = 2
-max_attempts = 50
-agent = {{ max_steps = 3, max_tokens = 64 }}
-[evaluation]
-num_tasks = 3
-unseen_num_tasks = 0
-[tracking]
-wandb = "off"
-[[websites]]
-name = "shop"
-url = "practice:shop"
-[[websites]]
-name = "forum"
-url = "practice:forum"
-"""
-SCRIPTED = """
-[model]
-starter = "{directory}/starter"
-[serving]
-base_url = "{url}"
-[endpoints.judge]
-base_url = "{url}/v1"
-model = "scripted-judge"
-max_retries = 0
-[endpoints.proposer]
-base_url = "{url}/v1"
-model = "scripted-proposer"
-[learner]
-lora_rank = 4
-lora_alpha = 8
-batch_size = 2
-checkpoint_s = 1e-6
-"""
-REAL = """
-[model]
-starter = "{root}/starter"
-[endpoints]
-take_turns = true
-[serving]
-max_restarts = 50
-[learner]
-batch_size = 2
-checkpoint_s = 1e-6
-"""
+SIZE = (
+    "run.rounds=2",
+    "run.min_free_disk_gb=0",
+    "run.min_free_memory_gb=0",
+    "rollout.episodes_per_actor=3",
+    "rollout.tasks_per_round=6",
+    "rollout.samples_per_task=1",
+    "rollout.num_pages=2",
+    "rollout.max_attempts=50",
+    "rollout.agent.max_steps=3",
+    "evaluation.num_tasks=3",
+    "evaluation.unseen_num_tasks=0",
+    "learner.batch_size=2",
+    "learner.checkpoint_s=1e-6",
+    "tracking.wandb=off",
+)
+"""Overrides that make a run small, whichever the model."""
+SCRIPTED = (
+    'websites=[{name="shop",url="practice:shop"},{name="forum",url="practice:forum"}]',
+    "endpoints.judge.max_retries=0",
+    "learner.lora_rank=4",
+    "learner.lora_alpha=8",
+)
+REAL = (f"model.starter={ROOT}/starter", "serving.max_restarts=50")
 
 POINTS = {
     "propose:proposed": 4,
@@ -229,9 +197,8 @@ class Arena:
 
     def __init__(self, directory: Path, seed: int, *, real_model: bool = False) -> None:
         """Write the scripted runs' model; with `real_model` they start their own server of the starter."""
-        self.directory, self.seed = directory, seed
+        self.directory, self.seed, self.real_model = directory, seed, real_model
         self.model = Model()
-        self._parts = CONFIG + (REAL if real_model else SCRIPTED)
         self._server = ScriptedServer(self.model, None if real_model else StarterTokens())
         if not real_model:
             write_tiny_model(directory / "starter" / "policy")
@@ -246,10 +213,15 @@ class Arena:
         """Stop it."""
         self._server.__exit__()
 
-    def begin(self, name: str) -> Path:
-        """A new run's directory; its config lies in the arena's."""
-        text = self._parts.format(name=name, seed=self.seed, directory=self.directory, url=self._server.url, root=ROOT)
-        (self.directory / f"{name}.toml").write_text(text)
+    def command(self, name: str, settings: Sequence[str] = ()) -> list[str]:
+        """The command that begins a run of that name, or goes on with it."""
+        ours = [f"run.name={name}", f"run.seed={self.seed}", *SIZE]
+        if self.real_model:
+            return run_command("quickstart", [*ours, *REAL, f"run.runs_dir={self.directory}/runs", *settings])
+        return run_command(str(CONFIG), [*ours, *SCRIPTED, *self._server.settings(self.directory), *settings])
+
+    def run_dir(self, name: str) -> Path:
+        """Where that run is."""
         return self.directory / "runs" / name
 
     def launch(self, run_dir: Path, kill: Kill | None, tally: Tally, settings: Sequence[str] = ()) -> tuple[int, bool]:
@@ -257,7 +229,7 @@ class Arena:
         mark = self.directory / "crashed"
         mark.unlink(missing_ok=True)
         at_point = {VARIABLE: f"{kill.where}#{kill.number}", MARK: str(mark)} if kill and kill.where in POINTS else {}
-        command = run_command(str(self.directory / f"{run_dir.name}.toml"), settings)
+        command = self.command(run_dir.name, settings)
         with (self.directory / f"{run_dir.name}.log").open("ab") as log:
             process = subprocess.Popen(command, cwd=ROOT, env=os.environ | at_point, stdout=log, stderr=log)
             struck = self._watch(process, run_dir, None if at_point else kill, tally)
@@ -325,7 +297,7 @@ def compare(before: Committed, run_dir: Path, tally: Tally) -> None:
 
 def run_killed(arena: Arena, name: str, kills: Iterator[Kill], limit: int, tally: Tally) -> Path:
     """A run that is killed until it is done, or `limit` kills have befallen it and it is spared; its directory."""
-    run_dir, snapshots = arena.begin(name), list[Committed]()
+    run_dir, snapshots = arena.run_dir(name), list[Committed]()
     code = None
     while code != 0:
         kill = next(kills) if tally.kills.total() < limit else None

@@ -33,6 +33,8 @@ from policy import canary
 ROLES = {policy.prompt.SYSTEM: "policy", evaluator.judge.SYSTEM: "judge", proposer.propose.SYSTEM: "proposer"}
 START_DEADLINE_S = 10.0
 STARTER = Path(__file__).resolve().parent.parent / "starter" / "policy"
+CONFIG = Path(__file__).resolve().parent / "scripted.toml"
+"""A tiny run; `ScriptedServer.settings` makes it a run against that server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,16 @@ class ScriptedServer:
         """Stop listening."""
         self._server.should_exit = True
         self._thread.join(START_DEADLINE_S)
+
+    def settings(self, directory: Path) -> list[str]:
+        """Overrides of `CONFIG` for a run in ``<directory>/runs`` that begins with ``<directory>/starter``."""
+        return [
+            f"run.runs_dir={directory}/runs",
+            f"model.starter={directory}/starter",
+            f"serving.base_url={self.url}",
+            f"endpoints.judge.base_url={self.url}/v1",
+            f"endpoints.proposer.base_url={self.url}/v1",
+        ]
 
     async def _ok(self, request: Request) -> Response:
         return JSONResponse({})

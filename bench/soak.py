@@ -22,7 +22,7 @@ import psutil
 import typer
 
 from bench.chaos import Arena
-from bench.common import ROOT, run_command
+from bench.common import ROOT
 from bench.round_profile import MB, tree_memory
 from launch.books import LedgerError, Phase, Purpose
 from launch.ledger import Ledger
@@ -98,13 +98,12 @@ def main(
 ) -> None:
     """Run many episodes and tell whether memory, open files or zombies grew."""
     with tempfile.TemporaryDirectory(prefix="pae-soak-") as directory, Arena(Path(directory), seed) as arena:
-        run_dir = arena.begin("soak")
         settings = ["run.rounds=1", f"rollout.tasks_per_round={episodes}", "rollout.tasks_per_world=10"]
-        command = run_command(f"{directory}/soak.toml", [*settings, "evaluation.num_tasks=0"])
+        command = arena.command("soak", [*settings, "evaluation.num_tasks=0"])
         with (Path(directory) / "soak.log").open("wb") as log:
             process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
             try:
-                samples = watch(process, run_dir)
+                samples = watch(process, arena.run_dir("soak"))
             finally:
                 process.terminate()
                 process.wait()

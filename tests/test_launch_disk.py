@@ -4,14 +4,15 @@ import asyncio
 import errno
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from bench.scripted import Call, ScriptedServer, quick_answers
+from bench.common import run_command
+from bench.scripted import CONFIG, Call, ScriptedServer, quick_answers
 from launch import config as configs
 from launch import inbox, stages
 from launch.books import Phase, Purpose, WeightsRow
@@ -185,38 +186,6 @@ async def test_a_worker_that_finds_the_disk_full_delivers_no_outcome_but_the_err
     assert not (tmp_path / inbox.INBOX).exists()
 
 
-CONFIG = """
-[run]
-name = "tiny"
-rounds = 0
-runs_dir = "{directory}/disk"
-min_free_disk_gb = 0
-min_free_memory_gb = 0
-stop_free_disk_gb = 0
-[model]
-starter = "{directory}/starter"
-[serving]
-base_url = "{url}"
-[endpoints.judge]
-base_url = "{url}/v1"
-model = "fake-judge"
-[endpoints.proposer]
-base_url = "{url}/v1"
-model = "fake-proposer"
-[rollout]
-episodes_per_actor = 2
-tasks_per_round = 1
-[evaluation]
-num_tasks = 6
-unseen_num_tasks = 0
-[tracking]
-wandb = "off"
-[[websites]]
-name = "shop"
-url = "practice:shop"
-"""
-
-
 @dataclass
 class Filler:
     """A script that fills the disk when the policy is asked for the third time."""
@@ -231,8 +200,7 @@ class Filler:
         return quick_answers(call)
 
 
-def launch(*words: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "launch", *words]
+def launch(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
@@ -241,10 +209,10 @@ def test_the_program_tells_a_full_disk_in_one_line_and_resumes(disk: Path, tmp_p
     (tmp_path / "starter" / "STARTER.json").write_text("{}")
     (tmp_path / "starter" / "policy" / "config.json").write_text("{}")
     with ScriptedServer(Filler(disk)) as server:
-        (tmp_path / "tiny.toml").write_text(CONFIG.format(directory=tmp_path, url=server.url))
-        failed = launch("run", f"{tmp_path}/tiny.toml")
+        changes = [f"run.runs_dir={disk}", "run.rounds=0", "run.stop_free_disk_gb=0", "evaluation.num_tasks=6"]
+        failed = launch(run_command(str(CONFIG), [*server.settings(tmp_path), *changes]))
         (disk / "filler").unlink()
-        resumed = launch("resume", f"{disk}/tiny")
+        resumed = launch([sys.executable, "-m", "launch", "resume", f"{disk}/tiny"])
     assert (failed.returncode, resumed.returncode) == (1, 0), failed.stderr + resumed.stderr
     assert "Traceback" not in failed.stderr
     errors = [line for line in failed.stderr.splitlines() if "error" in line.casefold()]

@@ -5,7 +5,6 @@ Both nodes are on this machine (Ray's own in-process cluster); everything else i
 
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,13 +52,12 @@ def test_losing_a_worker_node_only_hands_its_episodes_out_again(cluster: Any, tm
     node = cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1")
     with Arena(tmp_path, seed=3) as arena:
         arena.model.otherwise = NodeLoss(cluster, node)
-        run_dir = arena.begin("two-nodes")
-        command = [sys.executable, "-m", "launch", "run", str(tmp_path / "two-nodes.toml")]
-        command += ["--set", "run.rounds=1", "--set", "rollout.num_actors=2"]
+        run_dir = arena.run_dir("two-nodes")
+        command = arena.command("two-nodes", ["run.rounds=1", "rollout.num_actors=2"])
         environment = os.environ | {"RAY_ADDRESS": cluster.address}
         assert subprocess.run(command, cwd=ROOT, env=environment, timeout=DEADLINE_S).returncode == 0
         arena.model.otherwise = wander
-        unbroken = arena.begin("one-node")
+        unbroken = arena.run_dir("one-node")
         assert arena.launch(unbroken, None, Tally(), ["run.rounds=1"]) == (0, False)
     with Ledger.open_readonly(run_dir) as books:
         assert any(event.kind == "retry" and "died" in event.text for event in books.events())

@@ -9,13 +9,15 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 import pytest
 
-from bench.scripted import Call, ScriptedServer, quick_answers
+from bench.common import run_command
+from bench.scripted import CONFIG, Call, ScriptedServer, quick_answers
 from launch.books import LedgerReader, Phase, Purpose
 from launch.ledger import Ledger
 from launch.stages import measured_tasks, plan_practice, spread
@@ -27,38 +29,6 @@ GONE_DEADLINE_S = 20
 EXIT_STOPPED = 75
 RAYS_OWN = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
 """They end by themselves, about a minute after their node was killed."""
-
-CONFIG = """
-[run]
-name = "tiny"
-rounds = 2
-runs_dir = "{directory}/runs"
-min_free_disk_gb = 0
-min_free_memory_gb = 0
-[model]
-starter = "{directory}/starter"
-[serving]
-base_url = "{url}"
-[endpoints.judge]
-base_url = "{url}/v1"
-model = "fake-judge"
-[endpoints.proposer]
-base_url = "{url}/v1"
-model = "fake-proposer"
-[rollout]
-episodes_per_actor = 2
-tasks_per_round = 3
-samples_per_task = 2
-num_pages = 2
-[evaluation]
-num_tasks = 4
-unseen_num_tasks = 0
-[tracking]
-wandb = "off"
-[[websites]]
-name = "shop"
-url = "practice:shop"
-"""
 
 
 @dataclass
@@ -107,8 +77,7 @@ class Story:
     """By one more `resume` of the finished run."""
 
 
-def launch(saboteur: Saboteur, *words: str) -> int:
-    command = [sys.executable, "-m", "launch", *words]
+def launch(saboteur: Saboteur, command: Sequence[str]) -> int:
     saboteur.victim = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     return saboteur.victim.wait(DEADLINE_S)
 
@@ -127,13 +96,13 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     (directory / "starter" / "policy" / "config.json").write_text("{}")
     run_dir, saboteur = directory / "runs" / "tiny", Saboteur()
     with ScriptedServer(saboteur) as server:
-        (directory / "tiny.toml").write_text(CONFIG.format(directory=directory, url=server.url))
-        codes, phases = [launch(saboteur, "run", f"{directory}/tiny.toml")], [phase_of(run_dir)]
+        begin = run_command(str(CONFIG), [*server.settings(directory), "rollout.samples_per_task=2"])
+        codes, phases = [launch(saboteur, begin)], [phase_of(run_dir)]
         _, survivors = psutil.wait_procs(saboteur.family, GONE_DEADLINE_S)
         with Ledger.open_readonly(run_dir) as books:
             files = {row.path: (run_dir / row.path).stat().st_mtime_ns for row in books.trajectories()}
         for _ in range(2):
-            codes.append(launch(saboteur, "resume", str(run_dir)))
+            codes.append(launch(saboteur, [sys.executable, "-m", "launch", "resume", str(run_dir)]))
             phases.append(phase_of(run_dir))
         again = subprocess.run(
             [sys.executable, "-m", "launch", "resume", str(run_dir)], cwd=ROOT, capture_output=True, text=True
