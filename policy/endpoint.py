@@ -47,13 +47,7 @@ def open_endpoint(settings: EndpointSettings, *, weights: int | None = None) -> 
     client = _client(settings)
 
     async def generate(prompt: Prompt, sampling: Sampling) -> Response:
-        try:
-            completion = await client.chat.completions.create(**_request(settings, prompt, sampling, weights))
-        except OpenAIError as error:
-            raise ModelError(f"{settings.model} at {settings.base_url}: {error}") from error
-        if not isinstance(completion, ChatCompletion):  # what isn't JSON comes as text
-            raise ModelError(f"{settings.model} at {settings.base_url}: the answer is no chat completion")
-        return _response(completion.model_dump(), weights)
+        return _response(await _complete(client, settings, _request(settings, prompt, sampling, weights)), weights)
 
     return generate
 
@@ -76,21 +70,27 @@ async def score(settings: EndpointSettings, prompt: Prompt, reply: str) -> list[
     Raises:
         ModelError: the endpoint doesn't answer, or doesn't tell.
     """
-    client = _client(settings)
-    body = {"prompt_logprobs": 0, "add_generation_prompt": False, "continue_final_message": True}
-    messages = [*_messages(prompt, settings.image_px), {"role": "assistant", "content": reply}]
+    client, given = _client(settings), _messages(prompt, settings.image_px)
+    whole = [*given, {"role": "assistant", "content": reply}]
+    asked = {"prompt_logprobs": 0, "add_generation_prompt": False, "continue_final_message": True}
+    request: dict[str, Any] = {"model": settings.model, "max_tokens": 1}
+    told = await _complete(client, settings, request | {"messages": whole, "extra_body": asked})
+    before = await _complete(client, settings, request | {"messages": given, "extra_body": {"return_token_ids": True}})
+    logprobs, num_before = told.get("prompt_logprobs"), len(before.get("prompt_token_ids") or ())
+    if not logprobs or not num_before:
+        raise ModelError(f"{settings.model} at {settings.base_url}: tells no log-probs of prompts")
+    return [next(iter(token.values()))["logprob"] for token in logprobs[num_before:]]
+
+
+async def _complete(client: AsyncOpenAI, settings: EndpointSettings, request: dict[str, Any]) -> dict[str, Any]:
+    """The endpoint's answer as JSON. Raises ModelError."""
     try:
-        told, before = [
-            (await client.chat.completions.create(model=settings.model, messages=chat, max_tokens=1, extra_body=extra))
-            for chat, extra in ((messages, body), (messages[:-1], {"return_token_ids": True}))
-        ]
+        completion = await client.chat.completions.create(**request)
     except OpenAIError as error:
         raise ModelError(f"{settings.model} at {settings.base_url}: {error}") from error
-    entries = told.model_dump().get("prompt_logprobs")
-    num_before = len(before.model_dump().get("prompt_token_ids") or ())
-    if not entries or not num_before:
-        raise ModelError(f"{settings.model} at {settings.base_url}: tells no log-probs of prompts")
-    return [next(iter(entry.values()))["logprob"] for entry in entries[num_before:]]
+    if not isinstance(completion, ChatCompletion):  # what isn't JSON comes as text
+        raise ModelError(f"{settings.model} at {settings.base_url}: the answer is no chat completion")
+    return completion.model_dump()
 
 
 def _api_key(variable: str | None) -> str:
