@@ -41,7 +41,7 @@ from launch.books import LedgerError, Purpose
 from launch.digest import digest
 from launch.ledger import Ledger
 from policy.crash import MARK, VARIABLE
-from policy.server import ServerRecord
+from policy.server_record import ServerRecord
 
 EXIT_FAILED, EXIT_KILLED = 1, -9
 PROGRAM_DEADLINE_S = 900.0

@@ -17,7 +17,7 @@ from launch.tracking import TrackingSettings
 from policy.agent import AgentSettings
 from policy.browser_settings import BrowserSettings
 from policy.endpoint import EndpointSettings
-from policy.server import ServerSettings
+from policy.server_settings import ServerSettings
 from proposer.propose import ProposerSettings
 from proposer.task import Website
 from rl.learner import LearnerSettings

@@ -18,7 +18,7 @@ from launch.disk import GB, free_gb
 from policy.blobs import BlobStore
 from policy.browser import Browser
 from policy.browser_settings import BrowserError, BrowserSettings
-from policy.server import ServerRecord
+from policy.server_record import ServerRecord
 from proposer.task import Website
 from sites.catalogue import SITES
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from launch.books import LedgerReader, Purpose
 from launch.ledger import Ledger, writer
-from policy.server import ServerRecord
+from policy.server_record import ServerRecord
 
 NUM_EVENTS = 5
 

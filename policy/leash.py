@@ -39,9 +39,15 @@ class ProcessId(BaseModel):
         """The process; None if it has ended."""
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
-            if process.create_time() == self.started and process.status() != psutil.STATUS_ZOMBIE:
-                return process
+            return process if process.create_time() == self.started and is_alive(process) else None
         return None
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process hasn't ended; a child that has ended and wasn't waited for has."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 class Owned(BaseModel):

@@ -9,30 +9,28 @@ A server started here has a record beside its log. If the program is killed, the
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import socket
 import sys
 import time
-from enum import StrEnum
-from importlib import metadata
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
 import httpx
 import psutil
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from policy import canary
 from policy.crash import crash_point
 from policy.endpoint import EndpointSettings, open_endpoint, score
-from policy.leash import Owned, ProcessId
+from policy.leash import ProcessId, is_alive
+from policy.server_record import ServerRecord, State
+from policy.server_settings import SERVED_NAME, ServerSettings, command, environment, options
 from proposer.generate import Generate, ModelError, Prompt, Response, Sampling
 
 logger = logging.getLogger(__name__)
 
-SERVED_NAME = "model"
 STOP_DEADLINE_S = 20.0
 DEATH_DEADLINE_S = 15.0
 """An engine that died takes its server along within seconds; one that answers nothing for so long is given up."""
@@ -40,84 +38,6 @@ ADOPTION_S = 120.0
 """How long a server waits for another owner when its own was killed."""
 MAX_BACKOFF_S = 30.0
 POLL_S = 0.25
-GIB = 2**30
-REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-class ServerSettings(BaseModel):
-    """How a model is served."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    base_url: str | None = None
-    """Address of a running server (``http://127.0.0.1:8000``); None: the program starts its own."""
-    port: int = Field(default=0, ge=0, le=65535)
-    """Port on 127.0.0.1 of a server that the program starts; 0: any free one."""
-    max_model_len: int = Field(default=2048, ge=128)
-    """Longest prompt and answer together, in tokens."""
-    max_num_seqs: int = Field(default=16, ge=1)
-    """Requests decoded together; more wait their turn."""
-    max_images: int = Field(default=3, ge=0)
-    """Pictures in one prompt at most."""
-    image_px: int | None = Field(default=256, ge=16)
-    """Longest side (pixels) of pictures sent to this model; None: full screenshots."""
-    dtype: str = "bfloat16"
-    """Number format of the weights served."""
-    tensor_parallel: int = Field(default=1, ge=1)
-    """GPUs that share one copy of the model; 1 on CPU."""
-    kv_cache_gib: float = Field(default=0.5, gt=0)
-    """Key-value cache of a CPU server, GiB; on GPUs vLLM takes its own share of memory."""
-    picture_cache_gib: float = Field(default=0.25, ge=0)
-    """Pictures kept ready for prompts that show them again, GiB, both in the server and in its engine."""
-    cpu_cores: str = "auto"
-    """Cores of a CPU server, ``0-1``; ``nobind``: no binding; ``auto``: all that this process may use."""
-    timeout_s: float = Field(default=120.0, gt=0)
-    """Seconds for one answer."""
-    start_deadline_s: float = Field(default=600.0, gt=0)
-    """Seconds from start to the first healthy answer."""
-    max_restarts: int = Field(default=3, ge=0)
-    """How often a server that the program started, and that has died since, is started again."""
-
-
-class State(StrEnum):
-    """What a server that was started here is about."""
-
-    STARTING = "starting"
-    READY = "ready"
-    UPDATING = "updating"
-    """Its weights are being swapped; it answers nobody."""
-    POISONED = "poisoned"
-    """A swap failed, so it may hold anything: it is started again before it answers anybody."""
-
-
-class ServerRecord(Owned):
-    """A server that was started here, as its file tells it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    process: ProcessId
-    """Of the leash that holds it."""
-    port: int
-    options: dict[str, str]
-    """What it was started with, model and port apart."""
-    state: State
-    model: Path
-    """Directory of the weights served."""
-    version: int | None
-    """Policy version of these weights; None for weights that have no versions."""
-
-    @staticmethod
-    def path(log: Path) -> Path:
-        """Where the record of the server with that log is."""
-        return log.with_suffix(".server.json")
-
-    @staticmethod
-    def read(log: Path) -> "ServerRecord | None":
-        """The record of a server that is still there; None if there is none."""
-        with contextlib.suppress(OSError, ValidationError):
-            record = ServerRecord.model_validate_json(ServerRecord.path(log).read_bytes())
-            return record if record.process.find() else None
-        return None
 
 
 class ModelServer:
@@ -190,26 +110,37 @@ class ModelServer:
             return False
         self._process, self._url = process, _loopback(record.port)
         self._note(record.state)
-        try:
-            if record.options == self._options() and record.state is not State.STARTING and not await self._is_dead():
-                await self._swap(self.model)  # it may have been killed with requests waiting, or half-way in a swap
-                self._note(State.READY)
-                logger.info("adopted the vLLM of a program that was killed: process %d", process.pid)
-                return True
-        except ModelError as error:
-            logger.warning("the vLLM of a program that was killed can't be used: %s", error)
-        except BaseException:
-            self.stop()
-            raise
+        is_fit = record.options == options(self.settings) and record.state is not State.STARTING
+        with self._stopped_on_error():
+            try:
+                if is_fit and not await self._is_dead():
+                    await self._swap(self.model)  # it may have been killed with requests waiting, or half-way in a swap
+                    self._note(State.READY)
+                    logger.info("adopted the vLLM of a program that was killed: process %d", process.pid)
+                    return True
+            except ModelError as error:
+                logger.warning("the vLLM of a program that was killed can't be used: %s", error)
         self.stop()
         return False
+
+    @contextlib.contextmanager
+    def _stopped_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:  # also cancelled: nobody else knows of the process yet
+            self.stop()
+            raise
 
     def _start(self) -> None:
         port = int(self.base_url.rpartition(":")[2])
         leash = [sys.executable, "-m", "policy.leash", str(ServerRecord.path(self.log)), str(ADOPTION_S)]
         with self.log.open("ab") as log:
             self._process = psutil.Popen(
-                [*leash, *self._command(port)], env=self._environment(), stdout=log, stderr=log, start_new_session=True
+                [*leash, *command(self.settings, self.model, port)],
+                env=environment(self.settings),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         self.num_starts += 1
         self._note(State.STARTING)
@@ -223,7 +154,7 @@ class ModelServer:
             owner=ProcessId.of(psutil.Process()),
             process=ProcessId.of(self._process),
             port=int(self.base_url.rpartition(":")[2]),
-            options=self._options(),
+            options=options(self.settings),
             state=state,
             model=self.model,
             version=self.version,
@@ -234,14 +165,11 @@ class ModelServer:
         partial.replace(path)
 
     async def _until_ready(self) -> None:
-        try:
+        with self._stopped_on_error():
             await self._until_healthy()
             if self._process is None:  # given by address: whoever used it before may have been killed in a swap
                 await self._unpause()
             await self._warm_up()
-        except BaseException:
-            self.stop()
-            raise
         self._note(State.READY)
 
     async def revive(self, num_starts: int) -> bool:
@@ -272,7 +200,7 @@ class ModelServer:
     async def _is_dead(self) -> bool:
         deadline = time.monotonic() + DEATH_DEADLINE_S
         async with httpx.AsyncClient(base_url=self.base_url, timeout=5.0) as client:
-            while self._process is not None and _runs(self._process) and time.monotonic() < deadline:
+            while self._process is not None and is_alive(self._process) and time.monotonic() < deadline:
                 with contextlib.suppress(httpx.TransportError):  # it may be on its way down
                     if (await client.get("/health")).status_code == 200:
                         return False
@@ -354,7 +282,7 @@ class ModelServer:
         deadline = time.monotonic() + self.settings.start_deadline_s
         async with httpx.AsyncClient(base_url=self.base_url, timeout=5.0) as client:
             while True:
-                if self._process is not None and not _runs(self._process):
+                if self._process is not None and not is_alive(self._process):
                     raise ModelError(f"vLLM ended at start with code {self._process.wait()}; see {self.log}")
                 try:
                     if (await client.get("/health")).status_code == 200:
@@ -378,66 +306,12 @@ class ModelServer:
         prompt = Prompt("Warm-up.", ("Say yes. " * 50,))
         await asyncio.gather(*(generate(prompt, Sampling(temperature=1.0, max_tokens=4)) for _ in range(4)))
 
-    def _command(self, port: int) -> list[str]:
-        options = {"--model": str(self.model), "--port": str(port)} | self._options()
-        words = [word for pair in options.items() for word in pair]
-        return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *words]
-
-    def _options(self) -> dict[str, str]:
-        settings = self.settings
-        options = {
-            "--served-model-name": SERVED_NAME,
-            "--host": "127.0.0.1",
-            "--dtype": settings.dtype,
-            "--max-model-len": str(settings.max_model_len),
-            "--max-num-seqs": str(settings.max_num_seqs),
-            "--tensor-parallel-size": str(settings.tensor_parallel),
-            "--limit-mm-per-prompt": json.dumps({"image": settings.max_images}),
-            "--mm-processor-cache-gb": str(settings.picture_cache_gib),
-            "--logprobs-mode": "processed_logprobs",
-            "--worker-extension-cls": "policy.reload.ReloadExtension",
-        }
-        if _is_cpu_build():
-            options["--kv-cache-memory-bytes"] = str(round(settings.kv_cache_gib * GIB))
-        return options
-
-    def _environment(self) -> dict[str, str]:
-        """The server's environment: development endpoints on, no outside calls, this checkout importable."""
-        cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-        path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
-        variables = {
-            "VLLM_SERVER_DEV_MODE": "1",
-            "VLLM_CPU_OMP_THREADS_BIND": cores if self.settings.cpu_cores == "auto" else self.settings.cpu_cores,
-            "VLLM_NO_USAGE_STATS": "1",
-            "HF_HUB_OFFLINE": "1",
-            "PYTHONPATH": path,
-        }
-        if _is_cpu_build():
-            # A graph that was saved whole can't be loaded again on CPU (vLLM 0.32): every start would compile anew.
-            variables["VLLM_USE_AOT_COMPILE"] = "0"
-        return os.environ | variables
-
-
-def _is_cpu_build() -> bool:
-    """Whether the vLLM installed here is the one for CPUs: a distribution of its own, or a version that says so."""
-    for name in ("vllm-cpu", "vllm"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            return "cpu" in f"{name} {metadata.version(name)}"
-    return False
-
 
 async def _post(
     client: httpx.AsyncClient, path: str, *, params: dict[str, str] | None = None, body: object = None
 ) -> None:
     response = await client.post(path, params=params, json=body)
     response.raise_for_status()
-
-
-def _runs(process: psutil.Process) -> bool:
-    """Whether a process hasn't ended; a child that has ended and wasn't waited for has."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
 
 
 def _loopback(port: int) -> str:

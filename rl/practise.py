@@ -11,7 +11,8 @@ from pathlib import Path
 from policy.agent import AgentSettings, roll_out
 from policy.blobs import BlobStore
 from policy.browser import Browser, BrowserSettings
-from policy.server import ModelServer, ServerSettings
+from policy.server import ModelServer
+from policy.server_settings import ServerSettings
 from policy.trajectory import Trajectory
 from proposer.generate import Sampling
 from proposer.task import Task

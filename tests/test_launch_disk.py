@@ -25,7 +25,8 @@ from launch.tracking import Tracker, TrackingSettings
 from launch.workers import Order, Workers
 from policy.blobs import BlobStore
 from policy.endpoint import EndpointSettings
-from policy.server import ModelServer, ServerSettings
+from policy.server import ModelServer
+from policy.server_settings import ServerSettings
 from proposer.generate import Prompt, Response, Sampling
 from proposer.task import Task
 from tests.makers import SHOP, observation, trajectory

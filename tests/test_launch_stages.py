@@ -19,7 +19,8 @@ from launch.ledger import Ledger
 from launch.team import Team, make_team
 from launch.tracking import Tracker
 from launch.workers import Order, Workers, failed_trajectory
-from policy.server import ModelServer, ServerSettings
+from policy.server import ModelServer
+from policy.server_settings import ServerSettings
 from policy.trajectory import Observation, Outcome, Step, Trajectory
 from proposer.generate import ModelError, Prompt, Response, Sampling
 from proposer.task import Task, Website

@@ -18,7 +18,9 @@ from safetensors.torch import load_file, save_file
 from policy import canary
 from policy.blobs import BlobStore
 from policy.prompt import render
-from policy.server import ModelServer, ServerRecord, ServerSettings, State
+from policy.server import ModelServer
+from policy.server_record import ServerRecord, State
+from policy.server_settings import ServerSettings
 from proposer.generate import ModelError, Response, Sampling
 from rl.learner import LearnerSettings, measure_parity
 from rl.model import load_model, sing
