@@ -26,7 +26,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -36,7 +36,7 @@ import psutil
 import typer
 
 from bench.common import ROOT, run_command
-from bench.scripted import CONFIG, Call, Fault, Script, ScriptedServer, StarterTokens, wander, write_tiny_model
+from bench.scripted import CONFIG, Call, Reply, Script, ScriptedServer, StarterTokens, wander, write_tiny_model
 from launch.books import LedgerError, Purpose
 from launch.digest import digest
 from launch.ledger import Ledger
@@ -129,7 +129,7 @@ class Model:
         """What answers when nobody is out."""
         self.num_refusals_left = 0
 
-    def __call__(self, call: Call) -> Fault | str | None:
+    def __call__(self, call: Call) -> Reply | Awaitable[Reply]:
         """The reply."""
         if call.role == "judge" and self.num_refusals_left:
             self.num_refusals_left -= 1

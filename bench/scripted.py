@@ -13,7 +13,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,10 @@ class Fault:
 
 OUT = Fault(status=400)
 """An error that clients don't ask again after."""
-Script = Callable[[Call], Fault | str | None]
-"""A request -> reply; None: the server is out."""
+Reply = Fault | str | None
+"""None: the server is out."""
+Script = Callable[[Call], Reply | Awaitable[Reply]]
+"""A request -> its reply; others are answered while one is awaited."""
 Tokenise = Callable[[Sequence[dict[str, Any]], str], tuple[list[int], list[int]]]
 """Chat messages and the reply to them -> prompt ids, image tokens expanded, and reply ids, end of turn included."""
 
@@ -147,6 +149,8 @@ class ScriptedServer:
         if self.is_paused:  # a real one would keep the request waiting, and whoever asks would time out
             return await _fail(OUT)
         reply = self._script(Call(role, text, next(self._count), body.get("seed")))
+        if isinstance(reply, Awaitable):
+            reply = await reply
         if reply is None:
             reply = OUT
         if isinstance(reply, Fault):

@@ -3,23 +3,25 @@
 Both nodes are on this machine (Ray's own in-process cluster); everything else is real, the model is scripted.
 """
 
+import asyncio
 import os
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from bench.chaos import Arena, Tally, digest_of
-from bench.scripted import Call, wander
+from bench.scripted import Call, Reply, wander
 from launch.books import Purpose
 from launch.ledger import Ledger
 
 ROOT = Path(__file__).parents[1]
 DEADLINE_S = 180
-LOSS_AT_CALL = 6
+NUM_PRACTISED = 6
+"""As many episodes as two actors have under way at once (bench/chaos.py): three of them on the node that goes."""
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +36,27 @@ def cluster() -> Iterator[Any]:
 
 
 class NodeLoss:
-    """The script of the model, which takes a node away in the middle of the practised episodes."""
+    """The script of the model, which takes a node away while every practised episode waits for its first answer."""
 
     def __init__(self, cluster: Any, node: Any) -> None:
-        self.cluster, self.node, self.num_calls = cluster, node, 0
+        self.cluster, self.node = cluster, node
+        self.num_waiting, self.is_lost = 0, asyncio.Event()
 
-    def __call__(self, call: Call) -> Any:
-        self.num_calls += call.role == "policy"
-        if self.num_calls == LOSS_AT_CALL and self.node is not None:
-            node, self.node = self.node, None
-            # Not in the server's own thread: it would answer nobody while the node goes.
-            threading.Thread(target=self.cluster.remove_node, args=(node, False)).start()
+    async def __call__(self, call: Call) -> Reply:
+        if call.role == "policy" and "Find thing number" in call.text and not self.is_lost.is_set():
+            self.num_waiting += 1
+            if self.num_waiting == NUM_PRACTISED:
+                await asyncio.to_thread(self.lose)
+                self.is_lost.set()
+            await self.is_lost.wait()
         return wander(call)
+
+    def lose(self) -> None:
+        """Kill the node, and wait until its workers have noticed."""
+        workers = psutil.Process(self.node.all_processes["raylet"][0].process.pid).children(recursive=True)
+        self.cluster.remove_node(self.node, False)
+        _, alive = psutil.wait_procs(workers, DEADLINE_S)
+        assert not alive
 
 
 def test_losing_a_worker_node_only_hands_its_episodes_out_again(cluster: Any, tmp_path: Path) -> None:
