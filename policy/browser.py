@@ -56,6 +56,8 @@ def find_executable(settings: BrowserSettings, bundled: str) -> str | None:
 class _Process:
     """A running Chromium and what it has carried."""
 
+    playwright: Playwright
+    """Its driver, a process of its own that grows with the episodes too, and so is recycled with it."""
     chromium: Chromium
     root: psutil.Process | None
     """Its first process; None if it couldn't be told."""
@@ -80,25 +82,17 @@ class Browser:
         """Nothing starts before the context manager is entered."""
         self._settings = settings
         self.blobs = blobs
-        self._playwright: Playwright | None = None
         self._process: _Process | None = None
         self._launching = asyncio.Lock()
 
     async def __aenter__(self) -> "Browser":
         """Start Chromium. Raises BrowserError if there is none or it does not start."""
-        self._playwright = await async_playwright().start()
-        try:
-            self._process = await self._launch()
-        except BrowserError:
-            await self._playwright.stop()
-            raise
+        self._process = await self._launch()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if self._process:
             await _close(self._process)
-        if self._playwright:
-            await self._playwright.stop()
 
     @property
     def version(self) -> str:
@@ -106,8 +100,15 @@ class Browser:
         return self._process.chromium.version if self._process else ""
 
     async def _launch(self) -> _Process:
-        assert self._playwright is not None, "use Browser as an async context manager"
-        engine = self._playwright.chromium
+        playwright = await async_playwright().start()
+        try:
+            return await self._launch_with(playwright)
+        except BaseException:  # also cancelled
+            await playwright.stop()
+            raise
+
+    async def _launch_with(self, playwright: Playwright) -> _Process:
+        engine = playwright.chromium
         bundled = engine.executable_path
         executable = find_executable(self._settings, bundled)
         as_root = os.geteuid() == 0
@@ -126,7 +127,8 @@ class Browser:
             raise BrowserError(Outcome.RESET_FAILURE, f"{executable or bundled} does not start: {error}") from error
         logger.info("started Chromium %s: %s", chromium.version, executable or bundled)
         started = sorted(_roots() - before, key=lambda process: (process.create_time(), process.pid))
-        return _Process(chromium, next(iter(started), None))  # a script may have started it: then that comes first
+        root = next(iter(started), None)  # a script may have started it: then that comes first
+        return _Process(playwright, chromium, root)
 
     @asynccontextmanager
     async def episode(self, start_url: str, allowed_hosts: Sequence[str] = ()) -> AsyncIterator[Tab]:
@@ -223,3 +225,4 @@ async def _close(process: _Process) -> None:
     with suppress(Error, TimeoutError):  # it has gone already
         async with asyncio.timeout(_CLOSE_DEADLINE_S):
             await process.chromium.close()
+    await process.playwright.stop()
