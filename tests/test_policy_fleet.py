@@ -4,7 +4,6 @@ The servers are scripted ones, over real HTTP: at an address, or started by the 
 """
 
 import asyncio
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -237,9 +236,9 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return journal
 
 
-def own_fleet(models: list[Path], told: Told, **settings: int) -> Fleet:
+def own_fleet(models: list[Path], told: Told, max_restarts: int = 3) -> Fleet:
     log = models[0].parent / "logs" / "policy.log"
-    return Fleet(ServerSettings(replicas=2, **settings), models[0], log, told.put_nowait)
+    return Fleet(ServerSettings(replicas=2, max_restarts=max_restarts), models[0], log, told.put_nowait)
 
 
 def kill(fleet: Fleet, number: int) -> None:
@@ -320,7 +319,6 @@ def run_of(directory: Path, name: str, first: ScriptedServer, *settings: str) ->
     done = subprocess.run(
         run_command(str(CONFIG), changes),
         cwd=ROOT,
-        env=os.environ,
         capture_output=True,
         text=True,
         timeout=RUN_DEADLINE_S,
