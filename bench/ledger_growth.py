@@ -42,7 +42,7 @@ NUM_ROUNDS = 9
 SETTINGS = (
     *("rollout.tasks_per_round=100", "rollout.samples_per_task=2", "evaluation.num_tasks=40"),
     *("evaluation.unseen_num_tasks=10", "proposer.grounded=false", "proposer.max_per_opening=100"),
-    *("judge.checked=false", "tracking.wandb=off", "serving.base_url=http://127.0.0.1:9"),
+    *("judge.checked=false", "tracking.wandb=off", 'serving.base_urls=["http://127.0.0.1:9"]'),
 )
 EPISODES_PER_ROUND = 250
 STEPS_PER_EPISODE = 5
@@ -140,7 +140,7 @@ def open_run(run_dir: Path, num_episodes: int, seed: int) -> Iterator[Run]:
         hands = Hands(run_dir)
         team.workers = cast(Workers, hands)
         team.models = {"judge": says_success, "proposer": Inventor()}
-        team.server.version = 0
+        team.fleet.version = 0
         num_rounds = num_episodes // EPISODES_PER_ROUND
         write_history(team, num_rounds)
         yield Run(team, hands, num_rounds)

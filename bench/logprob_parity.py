@@ -25,7 +25,7 @@ from launch.stages import measured_tasks
 from policy.agent import roll_out
 from policy.blobs import BlobStore
 from policy.browser import Browser
-from policy.server import ModelServer
+from policy.fleet import Fleet
 from policy.trajectory import Trajectory
 from proposer.generate import Sampling
 from rl.learner import PARITY_SAMPLES, measure_parity, update
@@ -37,7 +37,7 @@ STEPS_PER_EPISODE = 2
 """Steps counted on from an episode when deciding how many to begin; most have more."""
 
 
-async def sample(server: ModelServer, browser: Browser, config: Config, steps: int) -> tuple[Sample, ...]:
+async def sample(fleet: Fleet, browser: Browser, config: Config, steps: int) -> tuple[Sample, ...]:
     """Steps that the served weights sampled on held-out shop worlds, good or bad, drawn from all episodes."""
     seed = config.run.seed
     shop = [website for website in config.websites_of("train") if website.practice_site == "shop"]
@@ -46,10 +46,10 @@ async def sample(server: ModelServer, browser: Browser, config: Config, steps: i
         attempts = (
             roll_out(
                 task,
-                f"{server.version}-{number}",
+                f"{fleet.version}-{number}",
                 browser=browser,
                 practice=practice,
-                generate=server.generate(),
+                generate=fleet.generate(),
                 settings=config.rollout.agent,
                 sampling=Sampling(config.rollout.agent.temperature, seed=seed + number),
             )
@@ -81,16 +81,16 @@ async def compare(model: Path, work: Path, seed: int, steps: int) -> dict[str, o
         return measure_parity(load_model(weights, config.learner), found, blobs, config.learner)
 
     async with (
-        ModelServer(config.serving, model, work / "policy.log") as server,
+        Fleet(config.serving, model, work / "policy.log") as fleet,
         Browser(config.rollout.browser, blobs) as browser,
     ):
-        await server.publish(0, model)
-        first = await sample(server, browser, config, steps)
+        await fleet.publish(0, model)
+        first = await sample(fleet, browser, config, steps)
         before = parity(model, first)
         write_manifest(manifest, Selection(first, {}), round=1)
         update(manifest, model, new, settings=config.learner)
-        await server.publish(1, new)
-        second = await sample(server, browser, config, steps)
+        await fleet.publish(1, new)
+        second = await sample(fleet, browser, config, steps)
     after, control = parity(new, second), parity(model, second)
     print(json.dumps({"before_sync": before, "after_sync": after, "after_sync_under_old_weights": control}))
     return {

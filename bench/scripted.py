@@ -75,13 +75,15 @@ Tokenise = Callable[[Sequence[dict[str, Any]], str], tuple[list[int], list[int]]
 class ScriptedServer:
     """The server; a context manager. Without `tokenise` it tells no token ids, so nothing can be learned from it."""
 
-    def __init__(self, script: Script, tokenise: Tokenise | None = None) -> None:
-        """Answer as `script` says, from entry on."""
+    def __init__(self, script: Script, tokenise: Tokenise | None = None, port: int = 0) -> None:
+        """Answer as `script` says, from entry on, at that port of 127.0.0.1; 0: any free one."""
         self.calls: list[str] = []
         """Roles asked, in order."""
         self.published: list[str] = []
         """Directories of the weights it was told to load, in order."""
         self.is_paused = False
+        self.refuses = False
+        """Whether it fails to load weights."""
         self._script = script
         self._tokenise = tokenise
         self._count = itertools.count()
@@ -93,12 +95,12 @@ class ScriptedServer:
             Route("/collective_rpc", self._load, methods=["POST"]),
             Route("/v1/chat/completions", self._complete, methods=["POST"]),
         ]
-        config = uvicorn.Config(Starlette(routes=routes), port=0, log_level="critical", lifespan="off", ws="none")
+        config = uvicorn.Config(Starlette(routes=routes), port=port, log_level="critical", lifespan="off", ws="none")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
 
     def __enter__(self) -> "ScriptedServer":
-        """Start listening on a free port of 127.0.0.1."""
+        """Start listening."""
         self._thread.start()
         deadline = time.monotonic() + START_DEADLINE_S
         while not self._server.started:
@@ -110,15 +112,19 @@ class ScriptedServer:
 
     def __exit__(self, *_: object) -> None:
         """Stop listening."""
-        self._server.should_exit = True
+        self.close()
         self._thread.join(START_DEADLINE_S)
+
+    def close(self) -> None:
+        """Begin to stop listening, also from within a script; what is being answered will be."""
+        self._server.should_exit = True
 
     def settings(self, directory: Path) -> list[str]:
         """Overrides of `CONFIG` for a run in ``<directory>/runs`` that begins with ``<directory>/starter``."""
         return [
             f"run.runs_dir={directory}/runs",
             f"model.starter={directory}/starter",
-            f"serving.base_url={self.url}",
+            f'serving.base_urls=["{self.url}"]',
             f"endpoints.judge.base_url={self.url}/v1",
             f"endpoints.proposer.base_url={self.url}/v1",
         ]
@@ -135,6 +141,8 @@ class ScriptedServer:
         return JSONResponse({})
 
     async def _load(self, request: Request) -> Response:
+        if self.refuses:
+            return Response("no weights", status_code=500)
         self.published.append((await request.json())["args"][0])
         return JSONResponse({"results": [None]})
 

@@ -177,7 +177,7 @@ class Config(_Section):
     model: ModelSource
     """What the run starts from."""
     serving: ServerSettings = ServerSettings()
-    """The model servers; `base_url` and `port` are the policy's."""
+    """The model servers; `base_urls`, `replicas` and `port` are the policy's."""
     endpoints: Endpoints = Endpoints()
     """Remote models for the frozen roles."""
     proposer: ProposerSettings = ProposerSettings()

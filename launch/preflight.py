@@ -19,6 +19,7 @@ from policy.blobs import BlobStore
 from policy.browser import Browser
 from policy.browser_settings import BrowserError, BrowserSettings
 from policy.server_record import ServerRecord
+from policy.server_settings import is_cpu_build, visible_gpus
 from proposer.task import Website
 from sites.catalogue import SITES
 
@@ -52,15 +53,20 @@ def _model(config: Config) -> Iterator[str]:
 
 def _server(config: Config) -> Iterator[str]:
     serving = config.serving
-    if serving.base_url is not None and not _reachable(f"{serving.base_url}/health"):
-        yield f"serving.base_url: nothing answers at {serving.base_url}"
-    starts_one = serving.base_url is None or any(config.endpoint(role) is None for role in FROZEN_ROLES)
+    for url in serving.base_urls:
+        if not _reachable(f"{url}/health"):
+            yield f"serving.base_urls: nothing answers at {url}"
+    starts_one = not serving.base_urls or any(config.endpoint(role) is None for role in FROZEN_ROLES)
     if starts_one and importlib.util.find_spec("vllm") is None:
         yield "serving: vLLM is not installed; run `make setup`, or name running servers"
     left_behind = ServerRecord.read(config.run_dir / "logs" / "policy.log")  # by a killed driver: it will be adopted
     is_ours = left_behind is not None and left_behind.port == serving.port
-    if serving.base_url is None and serving.port and not is_ours and not _is_free(serving.port):
+    if not serving.base_urls and serving.port and not is_ours and not _is_free(serving.port):
         yield f"serving.port: {serving.port} on 127.0.0.1 is taken; choose another, or 0 for any free one"
+    if not serving.base_urls and serving.replicas > 1 and not is_cpu_build():
+        wanted, found = serving.replicas * serving.tensor_parallel, len(visible_gpus())
+        if wanted > found:
+            yield f"serving.replicas: {wanted} GPUs needed (serving.tensor_parallel each), {found} visible"
 
 
 def _is_free(port: int) -> bool:

@@ -7,7 +7,7 @@
 | r = R(tau, c), the evaluator's 0 or 1 | `stages.judge` -> evaluator/judge.py |
 | D = {tau : r = 1}, filtered behaviour cloning | `stages.seal` -> rl/selection.py |
 | pi_k+1 = argmax E_D [log pi(a, thought | s)] | `stages.train` -> rl/learner.py |
-| pi <- pi_k+1 | `stages.publish` -> policy/server.py |
+| pi <- pi_k+1 | `stages.publish` -> policy/fleet.py |
 
 Deviations from the paper:
 - tasks are proposed anew in every round, on worlds or pages the proposer has just looked at, not once before training;

@@ -1,6 +1,6 @@
 """What each phase of a round does. Every stage does only what the books say is missing, so it can be run again.
 
-In: the team and the number of the round. Out: committed rows, files under the run directory, weights on the server.
+In: the team and the number of the round. Out: committed rows, files under the run directory, weights on the servers.
 """
 
 import asyncio
@@ -161,7 +161,7 @@ async def roll_out(team: Team, k: int) -> None:
 
 async def _collect(team: Team, k: int, purposes: Sequence[Purpose], phase: Phase, weights: WeightsRow) -> None:
     """Bring every planned episode of these purposes to a committed trajectory."""
-    policy = await team.serve(weights)
+    await team.serve(weights)
     missing = [episode for purpose in purposes for episode in team.ledger.missing_episodes(k, purpose)]
     num_wanted = sum(team.ledger.num_episodes(k, purpose) for purpose in purposes)
     num_done = num_wanted - len(missing)
@@ -170,8 +170,7 @@ async def _collect(team: Team, k: int, purposes: Sequence[Purpose], phase: Phase
 
     async def attempt(episode: Episode) -> None:
         nonlocal num_done
-        order = _order(team, episode, policy, weights)
-        trajectory = await _attempt(team, order)
+        trajectory = await _attempt(team, episode, weights)
         inbox.take(team.run_dir, team.ledger, trajectory)
         num_done += 1
         team.watch(k, phase, num_done, num_wanted)
@@ -190,28 +189,37 @@ def _order(team: Team, episode: Episode, policy: EndpointSettings, weights: Weig
     return Order(episode.id, episode.task, policy, weights.version, sampling)
 
 
-async def _attempt(team: Team, order: Order) -> Trajectory:
+async def _attempt(team: Team, episode: Episode, weights: WeightsRow) -> Trajectory:
     """The episode's trajectory, tried again while the failure is ours and attempts are left; it lies in the inbox.
+
+    Each attempt asks one of the policy's servers only, so that what it has cached of the episode is of use.
 
     Attempts count over the whole run, those of killed drivers too: what always takes its worker along ends some time.
     """
     while True:
-        number = team.ledger.lease(order.trajectory_id)
+        number = team.ledger.lease(episode.id)
         crash_point("rollout:leased")
-        num_starts = team.server.num_starts
-        try:
-            trajectory = inbox.read(team.run_dir, await team.workers.run(order))
-        except WorkerLost as error:
-            trajectory = inbox.delivered(team.run_dir, order.trajectory_id)
-            if trajectory is None:
-                trajectory = failed_trajectory(order, Outcome.BROWSER_CRASH, str(error))
-                inbox.deliver(team.run_dir, trajectory)
+        with team.fleet.least_busy() as server:
+            num_starts = server.num_starts
+            trajectory = await _run(team, _order(team, episode, server.endpoint, weights))
         if trajectory.outcome not in inbox.RETRIED or number >= team.config.rollout.max_attempts:
             return trajectory
         if trajectory.outcome is Outcome.MODEL_OUTAGE:
-            await team.server.revive(num_starts)
+            await team.fleet.revive(server, num_starts)
         inbox.discard(team.run_dir, f"{trajectory.id}.json")
         team.ledger.add_event("retry", f"{trajectory.id}: {trajectory.outcome}: {trajectory.error}")
+
+
+async def _run(team: Team, order: Order) -> Trajectory:
+    """What came of one attempt; a worker that died is an outcome too, unless it had delivered one."""
+    try:
+        return inbox.read(team.run_dir, await team.workers.run(order))
+    except WorkerLost as error:
+        trajectory = inbox.delivered(team.run_dir, order.trajectory_id)
+        if trajectory is None:
+            trajectory = failed_trajectory(order, Outcome.BROWSER_CRASH, str(error))
+            inbox.deliver(team.run_dir, trajectory)
+        return trajectory
 
 
 def _break_on_failures(team: Team, k: int, purposes: Sequence[Purpose]) -> None:
@@ -312,7 +320,7 @@ async def train(team: Team, k: int) -> None:
 
 
 async def publish(team: Team, k: int) -> None:
-    """The server answers with the newest weights."""
+    """The policy's servers answer with the newest weights."""
     await team.serve(team.ledger.newest_weights(before_round=k + 1))
 
 

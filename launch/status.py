@@ -50,3 +50,5 @@ def _servers(run_dir: Path) -> Iterator[str]:
         if record := ServerRecord.read(log):
             weights = record.model if record.version is None else f"version {record.version}"
             yield f"  server {log.stem}: {record.state}, {weights}, port {record.port} (process {record.process.pid})"
+        elif log.stem.startswith("policy-"):  # one of several replicas
+            yield f"  server {log.stem}: not running; see {log}"

@@ -1,4 +1,4 @@
-"""Everything a round works with, opened in order and closed in reverse: model server, workers, models, books."""
+"""Everything a round works with, opened in order and closed in reverse: model servers, workers, models, books."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,8 @@ from launch.ledger import Ledger
 from launch.tracking import Tracker
 from launch.workers import Workers
 from policy.blobs import BlobStore
-from policy.endpoint import EndpointSettings, open_endpoint
+from policy.endpoint import open_endpoint
+from policy.fleet import Fleet
 from policy.server import ModelServer
 from proposer.generate import Generate
 
@@ -46,7 +47,7 @@ class Team:
     run_dir: Path
     ledger: Ledger
     blobs: BlobStore
-    server: ModelServer
+    fleet: Fleet
     workers: Workers
     tracker: Tracker
     watch: Watch
@@ -58,20 +59,19 @@ class Team:
     judging: list[asyncio.Task[None]] = field(default_factory=list)
     """Judgements begun while episodes still roll out."""
 
-    async def serve(self, weights: WeightsRow) -> EndpointSettings:
-        """Have the server answer with a version, unless it does; where the policy then answers."""
-        if self.server.version != weights.version:
-            await self.server.publish(weights.version, self.weights_dir(weights))
-        return self.server.endpoint
+    async def serve(self, weights: WeightsRow) -> None:
+        """Have the policy's servers answer with a version, unless they do."""
+        if self.fleet.version != weights.version:
+            await self.fleet.publish(weights.version, self.weights_dir(weights))
 
     async def model(self, role: FrozenRole) -> Generate:
-        """The model of a frozen role; one that takes turns is loaded into the policy's server."""
+        """The model of a frozen role; one that takes turns is loaded into the policy's servers."""
         if role in self.models:
             return self.models[role]
         directory = self.config.model.directory(role).resolve()
-        if self.server.model != directory:
-            await self.server.publish(None, directory)
-        return self.server.generate()
+        if self.fleet.model != directory:
+            await self.fleet.publish(None, directory)
+        return self.fleet.generate()
 
     def weights_dir(self, weights: WeightsRow) -> Path:
         """Directory of a version."""
@@ -123,7 +123,7 @@ async def open_team(
     async with contextlib.AsyncExitStack() as stack:
         team = make_team(config, ledger, tracker, watch, stop)
         async with together() as starting:
-            starting.create_task(stack.enter_async_context(team.server))
+            starting.create_task(stack.enter_async_context(team.fleet))
             starting.create_task(stack.enter_async_context(team.workers))
             models = starting.create_task(open_frozen(config, ledger.run_dir, config.served_apart, stack))
         team.models = models.result()
@@ -134,15 +134,16 @@ async def open_team(
 
 
 def make_team(config: Config, ledger: Ledger, tracker: Tracker, watch: Watch, stop: asyncio.Event) -> Team:
-    """A team whose server and workers aren't started, and whose frozen models aren't opened."""
+    """A team whose servers and workers aren't started, and whose frozen models aren't opened."""
     run_dir = ledger.run_dir
+    model, log = config.model.directory("policy"), run_dir / "logs" / "policy.log"
     return Team(
         config=config,
         run_dir=run_dir,
         ledger=ledger,
         tracker=tracker,
         blobs=BlobStore(run_dir / "blobs"),
-        server=ModelServer(config.serving, config.model.directory("policy"), run_dir / "logs" / "policy.log"),
+        fleet=Fleet(config.serving, model, log, tell=lambda text: ledger.add_event("replica", text)),
         workers=Workers(run_dir, config.rollout, config.cluster),
         watch=watch,
         stop=stop,
@@ -154,7 +155,7 @@ async def open_frozen(
     config: Config, run_dir: Path, roles: Sequence[FrozenRole], stack: contextlib.AsyncExitStack
 ) -> dict[FrozenRole, Generate]:
     """The frozen models asked for: remote, or on servers started here; roles with the same model share a server."""
-    settings = config.serving.model_copy(update={"base_url": None, "port": 0})
+    settings = config.serving.model_copy(update={"port": 0})
     directories = {role: config.model.directory(role).resolve() for role in roles if config.endpoint(role) is None}
     servers = {
         path: ModelServer(settings, path, run_dir / "logs" / f"{role}.log") for role, path in directories.items()

@@ -111,7 +111,8 @@ class RolloutActor:
     def _open_policy(self, order: Order) -> Generate:
         key = (order.policy.base_url, order.weights)
         if key not in self._policies:
-            self._policies = {key: open_endpoint(order.policy, weights=order.weights)}
+            replicas = {other: policy for other, policy in self._policies.items() if other[1] == order.weights}
+            self._policies = replicas | {key: open_endpoint(order.policy, weights=order.weights)}
         return self._policies[key]
 
     def _open_practice(self, website: Website) -> PracticeServer | None:

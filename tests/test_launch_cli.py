@@ -71,7 +71,7 @@ def test_the_real_command_refuses_an_unknown_config_in_one_line() -> None:
         ("rollout.browser.executable=no-such-browser", "no-such-browser"),
         ("run.min_free_disk_gb=1e9", "expected 1e+09 (run.min_free_disk_gb)"),
         ("run.min_free_memory_gb=1e9", "expected 1e+09 (run.min_free_memory_gb)"),
-        ("serving.base_url=http://127.0.0.1:9", "serving.base_url: nothing answers"),
+        ('serving.base_urls=["http://127.0.0.1:9"]', "serving.base_urls: nothing answers"),
     ],
 )
 def test_what_can_not_work_is_refused_in_one_line_and_leaves_nothing(toml: Path, override: str, words: str) -> None:

@@ -70,6 +70,9 @@ def test_overrides_set_nested_keys_of_any_type(toml: Path) -> None:
         ("websites.0.role=unseen", "expected at least one with role 'train'"),
         ("websites.3.role=unseen", "--set websites.3.role=unseen"),
         ("rounds", "expected section.key=value"),
+        ('serving={replicas=3, base_urls=["http://a", "http://b"]}', "3 to be started, and 2 named by base_urls"),
+        ('serving.base_urls=["http://a", "http://a"]', "serving: base_urls: addresses must differ"),
+        ("serving={replicas=2, port=8000}", "serving: port: expected 0 (any free one) with 2 replicas, got 8000"),
     ],
 )
 def test_a_mistake_is_named_with_its_key_in_one_line(toml: Path, override: str, words: str) -> None:

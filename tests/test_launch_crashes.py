@@ -32,8 +32,8 @@ from launch.team import make_team
 from launch.tracking import Tracker
 from launch.workers import Order, Workers
 from policy.blobs import BlobStore
-from policy.endpoint import EndpointSettings
-from policy.server import ModelServer
+from policy.fleet import Fleet
+from policy.server_settings import ServerSettings
 from policy.trajectory import Outcome
 from proposer.generate import Prompt, Response, Sampling
 from proposer.look import Look
@@ -86,12 +86,11 @@ class Hands:
         return {"learn/loss": 1.0}
 
 
-class Server:
-    """In the place of vLLM."""
+class Servers(Fleet):
+    """In the place of vLLM: at an address where nobody listens, and nobody asks."""
 
-    version: int | None = None
-    num_starts = 0
-    endpoint = EndpointSettings(base_url="http://127.0.0.1:9/v1", model="none")
+    def __init__(self) -> None:
+        super().__init__(ServerSettings(base_urls=("http://127.0.0.1:9",)), Path("/nowhere"), Path("/nowhere.log"))
 
     async def publish(self, version: int | None, weights: Path) -> None:
         self.version = version
@@ -133,7 +132,7 @@ def start(config: Config) -> None:
         ledger.commit_weights(WeightsRow(0, None, -1, "/nowhere/starter"))
         inbox.take_orphans(config.run_dir, ledger)
         team = make_team(config, ledger, tracker, lambda *_: None, asyncio.Event())
-        team.workers, team.server = cast(Workers, Hands(config.run_dir)), cast(ModelServer, Server())
+        team.workers, team.fleet = cast(Workers, Hands(config.run_dir)), Servers()
         team.models = {"judge": answer, "proposer": answer}
         asyncio.run(run_rounds(team))
 

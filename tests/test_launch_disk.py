@@ -25,7 +25,7 @@ from launch.tracking import Tracker, TrackingSettings
 from launch.workers import Order, Workers
 from policy.blobs import BlobStore
 from policy.endpoint import EndpointSettings
-from policy.server import ModelServer
+from policy.fleet import Fleet
 from policy.server_settings import ServerSettings
 from proposer.generate import Prompt, Response, Sampling
 from proposer.task import Task
@@ -77,8 +77,8 @@ def make_run(run_dir: Path, ledger: Ledger, tracker: Tracker, *settings: str) ->
     team = make_team(config, ledger, tracker, lambda *_: None, asyncio.Event())
     team.workers = cast(Workers, Hands(run_dir))
     team.models = {"judge": says_success}
-    team.server = ModelServer(ServerSettings(base_url="http://127.0.0.1:9"), Path("/nowhere"), Path("/nowhere.log"))
-    team.server.version = 0
+    team.fleet = Fleet(ServerSettings(base_urls=("http://127.0.0.1:9",)), Path("/nowhere"), Path("/nowhere.log"))
+    team.fleet.version = 0
     return team
 
 

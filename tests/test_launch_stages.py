@@ -19,7 +19,7 @@ from launch.ledger import Ledger
 from launch.team import Team, make_team
 from launch.tracking import Tracker
 from launch.workers import Order, Workers, failed_trajectory
-from policy.server import ModelServer
+from policy.fleet import Fleet
 from policy.server_settings import ServerSettings
 from policy.trajectory import Observation, Outcome, Step, Trajectory
 from proposer.generate import ModelError, Prompt, Response, Sampling
@@ -83,8 +83,8 @@ def give_hands(team: Team, *outcomes: Outcome | None) -> Hands:
     hands = Hands(team, *outcomes)
     team.workers = cast(Workers, hands)
     team.models = {"judge": says_success}
-    team.server = ModelServer(ServerSettings(base_url="http://127.0.0.1:9"), Path("/nowhere"), Path("/nowhere.log"))
-    team.server.version = 0
+    team.fleet = Fleet(ServerSettings(base_urls=("http://127.0.0.1:9",)), Path("/nowhere"), Path("/nowhere.log"))
+    team.fleet.version = 0
     team.ledger.commit_weights(WeightsRow(0, None, -1, "/nowhere"))
     return hands
 
@@ -207,7 +207,7 @@ async def test_roles_that_take_turns_are_loaded_when_their_turn_comes_and_only_t
         (starter / name).mkdir(parents=True)
         (starter / name / "config.json").write_text("{}")
     with ScriptedServer(quick_answers) as server, Ledger(tmp_path) as ledger:
-        settings = [f"run.runs_dir={tmp_path}", f"serving.base_url={server.url}", f"model.starter={starter}"]
+        settings = [f"run.runs_dir={tmp_path}", f'serving.base_urls=["{server.url}"]', f"model.starter={starter}"]
         config = configs.load("quickstart", settings)
         assert config.served_apart == ()
         with Tracker(tmp_path, config.tracking.model_copy(update={"wandb": "off"}), {}) as tracker:

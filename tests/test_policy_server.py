@@ -192,7 +192,7 @@ async def test_weights_to_which_the_canary_sings_differently_are_never_served(
 
 @pytest.mark.asyncio
 async def test_a_server_given_by_address_is_not_started_here(tmp_path: Path) -> None:
-    server = ModelServer(ServerSettings(base_url="http://127.0.0.1:9"), tmp_path, tmp_path / "log")
+    server = ModelServer(ServerSettings(), tmp_path, tmp_path / "log", base_url="http://127.0.0.1:9")
     assert not await server.revive(0)
 
 
