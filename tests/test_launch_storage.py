@@ -134,14 +134,28 @@ def test_a_run_without_a_shared_file_system_ends_as_one_with_it_however_it_is_br
         assert start("unbroken", {}) == 0
         assert start("broken", {VARIABLE: "storage:kept#2"}) == -9
         assert start("broken", {VARIABLE: "rollout:moved#2"}) == -9
-        assert start("broken", {VARIABLE: "worker:delivered#1", MARK: str(tmp_path / "crashed")}) == 0
+        assert start("broken", {VARIABLE: "worker:delivered#1", MARK: str(tmp_path / "died")}) == 0
     assert script.first_seen == []
+    assert (tmp_path / "died").exists()
     assert digest_of(unbroken) == digest_of(broken) == digest_of(shared)
     assert num_unbooked_files(unbroken) == num_unbooked_files(broken) == 0
     assert s3.find(f"{BUCKET}/some/prefix") == []
     with Ledger.open_readonly(broken) as ledger:
         for row in ledger.trajectories():
             assert all(BlobStore(broken / "blobs").get(name) for name in ledger.load(row).screenshots)
+
+
+@pytest.mark.asyncio
+async def test_the_learner_works_where_the_driver_is(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    config = configs.load("quickstart", [f"cluster.storage={URL}"])
+    async with Workers(ObjectStore(URL, tmp_path), config.rollout, config.cluster) as workers:
+        where = ray.remote(lambda: ray.get_runtime_context().get_node_id()).options(**workers._learner_node())
+        assert await asyncio.wrap_future(where.remote().future()) == ray.get_runtime_context().get_node_id()
 
 
 @pytest.mark.asyncio
@@ -292,7 +306,7 @@ def test_an_address_with_a_secret_or_of_no_store_is_refused_and_not_repeated(url
     assert "sec" not in str(caught.value)
 
 
-def test_the_store_needs_no_package_of_its_own_where_there_is_none() -> None:
+def test_a_package_for_a_store_is_loaded_only_where_there_is_one() -> None:
     script = "import sys, launch.team; print('s3fs' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
