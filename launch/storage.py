@@ -146,12 +146,15 @@ class ObjectStore:
     async def check(self, deadline_s: float) -> None:
         """Return if objects can be put, listed, read and removed. Raises StorageError."""
         folder = f"{self._root}/preflight-{uuid.uuid4().hex}"
+        path = f"{folder}/object"
 
         async def try_all() -> None:
-            await self._files._pipe_file(f"{folder}/object", b"to be removed")
-            await self._files._find(folder)
-            await self._files._cat_file(f"{folder}/object")
-            await self._files._rm_file(f"{folder}/object")
+            await self._files._pipe_file(path, b"to be removed")
+            try:
+                await self._files._find(folder)
+                await self._files._cat_file(path)
+            finally:
+                await self._files._rm_file(path)
 
         try:
             await asyncio.wait_for(self._on_loop(try_all()), deadline_s)
