@@ -123,17 +123,17 @@ def test_a_run_without_a_shared_file_system_ends_as_one_with_it_however_it_is_br
         assert arena.launch(shared, None, Tally(), settings) == (0, False)
         settings.append(f"cluster.storage={URL}")
 
-        def start(name: str, crash: dict[str, str]) -> int:
-            environment = os.environ | {"RAY_ADDRESS": cluster.address} | crash
-            return subprocess.run(
-                arena.command(name, settings), cwd=ROOT, env=environment, timeout=DEADLINE_S
-            ).returncode
+        def start(name: str, environment: dict[str, str]) -> int:
+            command = arena.command(name, settings)
+            return subprocess.run(command, cwd=ROOT, env=os.environ | environment, timeout=DEADLINE_S).returncode
 
         unbroken, broken = arena.run_dir("unbroken"), arena.run_dir("broken")
         arena.model.otherwise = script = Script(unbroken)
-        assert start("unbroken", {}) == 0
-        assert start("broken", {VARIABLE: "storage:kept#2"}) == -9
-        assert start("broken", {VARIABLE: "rollout:moved#2"}) == -9
+        two_nodes = {"RAY_ADDRESS": cluster.address}
+        assert start("unbroken", two_nodes) == 0
+        assert start("broken", two_nodes | {VARIABLE: "storage:kept#2"}) == -9
+        assert start("broken", two_nodes | {VARIABLE: "rollout:moved#2"}) == -9
+        # Without a cluster, whose workers have the cluster's environment.
         assert start("broken", {VARIABLE: "worker:delivered#1", MARK: str(tmp_path / "died")}) == 0
     assert script.first_seen == []
     assert (tmp_path / "died").exists()
