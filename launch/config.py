@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -163,8 +164,21 @@ class ClusterSettings(_Section):
     """Address of a running Ray cluster (``auto`` finds one); None: a local one for this run. RAY_ADDRESS overrides."""
     num_cpus: int | None = Field(default=None, ge=1)
     """Processor cores that the local Ray may use; None: all."""
+    storage: str | None = None
+    """Object store between workers and the driver, as fsspec names it (``s3://bucket/prefix``), credentials from the
+    environment; None: the run's directory is on a file system that all nodes share."""
     learner_gpus: float = Field(default=0, ge=0)
     """GPUs given to the learner."""
+
+    @model_validator(mode="after")
+    def _storage_is_a_bare_url(self) -> Self:  # of the whole section: an error about one key repeats its value
+        if self.storage is not None:
+            parts = urlsplit(self.storage)
+            if ":" in parts.netloc or parts.query:  # a secret may hold slashes, so no @ need follow in the host's part
+                raise ValueError("storage: expected no credentials in the URL; they come from the environment")
+            if not parts.scheme or not parts.netloc or "::" in self.storage or self.storage.endswith("/"):
+                raise ValueError("storage: expected a URL such as s3://bucket/prefix, without a slash at its end")
+        return self
 
 
 class Config(_Section):

@@ -20,6 +20,7 @@ from launch.config import Config, ConfigError, resolve
 from launch.errors import Stopped
 from launch.ledger import Ledger
 from launch.rounds import run_rounds
+from launch.storage import open_storage
 from launch.team import Team, Watch, make_team, open_frozen, open_team
 from launch.tracking import Tracker
 from proposer.task import Task
@@ -74,6 +75,7 @@ def open_books(config: Config, first: Path | None = None) -> Iterator[Ledger]:
     Raises:
         PreflightError: the run can't start; nothing was written.
         LedgerError: another process writes to the run.
+        StorageError: what was delivered can't be fetched; the run is begun.
     """
     preflight.check(config)
     run_dir = config.run_dir
@@ -81,6 +83,7 @@ def open_books(config: Config, first: Path | None = None) -> Iterator[Ledger]:
         (run_dir / name).mkdir(parents=True, exist_ok=True)
     with Ledger(run_dir) as ledger:
         _begin(ledger, config, first or config.model.directory("policy"))
+        asyncio.run(open_storage(config.cluster.storage, ledger).fetch_all())
         if num_taken := inbox.take_orphans(run_dir, ledger):
             ledger.add_event("orphans", f"took in {num_taken} episodes that were finished but not committed")
         yield ledger

@@ -2,6 +2,7 @@
 
 A worker delivers ``inbox/<id>.json``, whole or not at all; the driver takes it to ``trajectories/`` and commits it.
 What a dead driver left in the inbox is taken in at the next start; what can't be read is set aside, never deleted.
+How an episode gets to the inbox where no file system is shared: launch/storage.py.
 """
 
 import hashlib
@@ -106,7 +107,7 @@ def take_orphans(run_dir: Path, ledger: Ledger) -> int:
         except ValidationError:
             _set_aside(run_dir, ledger, path, "can't be read")
             continue
-        if not ledger.is_planned(trajectory.id):
+        if path.name != f"{trajectory.id}.json" or not ledger.is_planned(trajectory.id):
             _set_aside(run_dir, ledger, path, "belongs to no planned episode")
         elif trajectory.outcome in RETRIED:
             path.unlink()

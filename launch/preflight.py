@@ -15,6 +15,8 @@ import psutil
 
 from launch.config import FROZEN_ROLES, Config
 from launch.disk import GB, free_gb
+from launch.errors import StorageError
+from launch.storage import ObjectStore
 from policy.blobs import BlobStore
 from policy.browser import Browser
 from policy.browser_settings import BrowserError, BrowserSettings
@@ -37,7 +39,7 @@ class PreflightError(ValueError):
 
 def check(config: Config) -> None:
     """Return if the run can start. Raises PreflightError with every reason why it can't."""
-    checks = (_model, _server, _browser, _space, _websites, _endpoints)
+    checks = (_model, _server, _browser, _space, _storage, _websites, _endpoints)
     problems = [problem for look in checks for problem in look(config)]
     if problems:
         raise PreflightError(problems)
@@ -101,6 +103,14 @@ def _space(config: Config) -> Iterator[str]:
     available, wanted = psutil.virtual_memory().available / GB, config.run.min_free_memory_gb
     if available < wanted:
         yield f"memory: {available:.1f} GB available, expected {wanted:g} (run.min_free_memory_gb)"
+
+
+def _storage(config: Config) -> Iterator[str]:
+    if (url := config.cluster.storage) is not None:
+        try:
+            asyncio.run(ObjectStore(url, config.run_dir).check(REACH_TIMEOUT_S))
+        except StorageError as error:
+            yield f"cluster.storage: {error}"
 
 
 def _websites(config: Config) -> Iterator[str]:

@@ -14,6 +14,7 @@ from launch.books import Phase, WeightsRow
 from launch.config import Config, FrozenRole
 from launch.errors import Stopped
 from launch.ledger import Ledger
+from launch.storage import open_storage
 from launch.tracking import Tracker
 from launch.workers import Workers
 from policy.blobs import BlobStore
@@ -144,7 +145,7 @@ def make_team(config: Config, ledger: Ledger, tracker: Tracker, watch: Watch, st
         tracker=tracker,
         blobs=BlobStore(run_dir / "blobs"),
         fleet=Fleet(config.serving, model, log, tell=lambda text: ledger.add_event("replica", text)),
-        workers=Workers(run_dir, config.rollout, config.cluster),
+        workers=Workers(open_storage(config.cluster.storage, ledger), config.rollout, config.cluster),
         watch=watch,
         stop=stop,
         judge_slots=asyncio.Semaphore(config.rollout.num_judgements),

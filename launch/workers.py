@@ -1,7 +1,8 @@
 """Ray: rollout actors with a browser each, and the learner's own process. The only file that imports ray.
 
-In: episode orders. Out: names of files in the run's inbox. At most `num_actors * episodes_per_actor` episodes are
-under way; an actor that dies is started again by Ray, and whoever ordered its episodes is told with `WorkerLost`.
+In: episode orders. Out: names of files in the run's inbox, however they get there (launch/storage.py). At most
+`num_actors * episodes_per_actor` episodes are under way; an actor that dies is started again by Ray, and whoever
+ordered its episodes is told with `WorkerLost`.
 """
 
 import asyncio
@@ -14,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from launch import inbox
 from launch.config import ClusterSettings, RolloutSettings
 from launch.disk import is_full
-from launch.errors import RunFailed, WorkerLost
+from launch.errors import RunFailed, StorageError, WorkerLost
+from launch.storage import DELIVER_DEADLINE_S, Storage
 from policy.agent import AgentSettings, roll_out
-from policy.blobs import BlobStore
 from policy.browser import Browser
 from policy.browser_settings import BrowserError, BrowserSettings
 from policy.crash import crash_point
@@ -57,9 +57,9 @@ class Order:
 class RolloutActor:
     """One browser, one server of practice worlds, several episodes at once."""
 
-    def __init__(self, run_dir: Path, agent: AgentSettings, browser: BrowserSettings) -> None:
+    def __init__(self, storage: Storage, agent: AgentSettings, browser: BrowserSettings) -> None:
         """Note the settings; browser and server start with the first order."""
-        self._run_dir = run_dir
+        self._storage = storage
         self._agent = agent
         self._browser_settings = browser
         self._browser: Browser | None = None
@@ -68,7 +68,8 @@ class RolloutActor:
         self._policies: dict[tuple[str, int], Generate] = {}
 
     async def run(self, order: Order) -> str:
-        """Run one episode; the name of its file in the inbox."""
+        """Run one episode; the name of its file in the inbox. Raises StorageError."""
+        blobs = self._storage.open_blobs()
         try:
             browser = await self._open_browser()
         except BrowserError as error:
@@ -82,8 +83,9 @@ class RolloutActor:
                 generate=self._open_policy(order),
                 settings=self._agent,
                 sampling=order.sampling,
+                blobs=blobs,
             )
-        name = await asyncio.to_thread(inbox.deliver, self._run_dir, trajectory)
+        name = await self._storage.deliver(trajectory, blobs)
         crash_point("worker:delivered")
         return name
 
@@ -94,7 +96,8 @@ class RolloutActor:
         url = visit.url if visit else website.url
         try:
             browser = await self._open_browser()
-            return await look_around(browser, url, website.allowed_hosts, num_pages, random.Random(seed))
+            blobs = self._storage.open_blobs()
+            return await look_around(browser, url, website.allowed_hosts, num_pages, random.Random(seed), blobs)
         except BrowserError as error:
             logger.warning("%s can't be looked at: %s", url, error)
             return []
@@ -105,7 +108,7 @@ class RolloutActor:
     async def _open_browser(self) -> Browser:
         async with self._starting:
             if self._browser is None:
-                self._browser = await Browser(self._browser_settings, BlobStore(self._run_dir / "blobs")).__aenter__()
+                self._browser = await Browser(self._browser_settings, self._storage.open_blobs()).__aenter__()
             return self._browser
 
     def _open_policy(self, order: Order) -> Generate:
@@ -131,9 +134,9 @@ def failed_trajectory(order: Order, outcome: Outcome, error: str) -> Trajectory:
 class Workers:
     """The rollout actors of a run; an async context manager."""
 
-    def __init__(self, run_dir: Path, rollout: RolloutSettings, cluster: ClusterSettings) -> None:
+    def __init__(self, storage: Storage, rollout: RolloutSettings, cluster: ClusterSettings) -> None:
         """Note the settings; Ray starts on entry."""
-        self._run_dir = run_dir.resolve()
+        self._storage = storage
         self._rollout = rollout
         self._cluster = cluster
         self._ray: Any = None
@@ -155,7 +158,7 @@ class Workers:
             scheduling_strategy="SPREAD",
         )
         self._actors = [
-            make.remote(self._run_dir, settings.agent, settings.browser) for _ in range(settings.num_actors)
+            make.remote(self._storage, settings.agent, settings.browser) for _ in range(settings.num_actors)
         ]
         for _ in range(settings.episodes_per_actor):
             for index in range(settings.num_actors):
@@ -168,10 +171,24 @@ class Workers:
         await asyncio.to_thread(self._ray.shutdown)
 
     async def run(self, order: Order) -> str:
-        """Run one episode on the least busy actor; the name of its file in the inbox. Raises WorkerLost."""
+        """Run one episode on the least busy actor; the name of its file in the inbox.
+
+        Raises:
+            WorkerLost: it died or can't deliver; the episode may be in the inbox all the same.
+            StorageError: the driver can't fetch what was delivered.
+        """
         deadline_s = self._rollout.agent.time_limit_s + DEADLINE_MARGIN_S
+        if self._cluster.storage is not None:
+            deadline_s += DELIVER_DEADLINE_S
         async with self._slot() as index:
-            return await self._ask(index, self._actors[index].run.remote(order), deadline_s)
+            try:
+                name = await self._ask(index, self._actors[index].run.remote(order), deadline_s)
+            except WorkerLost:
+                await self._storage.fetch(order.trajectory_id)
+                raise
+            if not await self._storage.fetch(order.trajectory_id):
+                raise WorkerLost(f"what rollout actor {index} delivered can't be read")
+            return name
 
     async def look(self, website: Website, world: str | None, num_pages: int, seed: int) -> list[Look]:
         """What the proposer is shown of a website; empty if it can't be opened. Raises WorkerLost."""
@@ -181,12 +198,10 @@ class Workers:
 
     async def learn(self, manifest: Path, parent: Path, out: Path, settings: LearnerSettings) -> dict[str, float]:
         """Update the weights in a process of its own; the learner's metrics. Raises RunFailed."""
-        # All of one node: it keeps others away, and more than the largest one has would be waited for in vain.
-        num_cpus = max(int(node["Resources"].get("CPU", 1)) for node in self._ray.nodes() if node["Alive"])
         make = self._ray.remote(max_calls=1)  # the process ends with the update, and its memory with it
         # One that is killed goes on from its checkpoint; an error of its own is not tried again.
         gpus, retries = self._cluster.learner_gpus, LEARNER_RETRIES
-        task = make(_update).options(num_cpus=num_cpus, num_gpus=gpus, max_retries=retries, retry_exceptions=False)
+        task = make(_update).options(num_gpus=gpus, max_retries=retries, retry_exceptions=False, **self._learner_node())
         reference = task.remote(*(path.resolve() for path in (manifest, parent, out)), settings)
         try:
             return await asyncio.wrap_future(reference.future())
@@ -194,6 +209,16 @@ class Workers:
             raise RunFailed(f"the learner failed: {str(error).strip().splitlines()[-1]}") from error
         finally:
             self._ray.cancel(reference, force=True)
+
+    def _learner_node(self) -> dict[str, Any]:
+        """Ray's options that give the learner all cores of one node, which keeps others away."""
+        nodes = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in self._ray.nodes() if node["Alive"]}
+        if self._cluster.storage is None:  # more than the largest node has would be waited for in vain
+            return {"num_cpus": max(nodes.values())}
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = self._ray.get_runtime_context().get_node_id()  # manifest, pictures and weights are on no other disk
+        return {"num_cpus": nodes[here], "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
 
     @contextlib.asynccontextmanager
     async def _slot(self) -> AsyncIterator[int]:
@@ -209,6 +234,8 @@ class Workers:
         except self._ray.exceptions.RayActorError as error:
             raise WorkerLost(f"rollout actor {index} died: {error}") from error
         except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, StorageError):
+                raise WorkerLost(f"rollout actor {index} can't deliver: {error.cause}") from error
             if is_full(error.cause):  # trying again would fill it further, and the episode's end isn't the agent's
                 raise error.cause from error
             raise

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from policy.blobs import BlobStore
+from policy.blobs import Blobs
 from policy.browser_settings import BrowserError
 from policy.prompt import describe, parse, render
 from policy.trajectory import Action, ActionKind, Observation, Outcome, Step, Trajectory
@@ -53,7 +53,7 @@ class Episode:
 
     task: Task
     tab: "Tab"
-    blobs: BlobStore
+    blobs: Blobs
     generate: Generate
     settings: AgentSettings
     sampling: Sampling
@@ -131,6 +131,7 @@ async def roll_out(
     generate: Generate,
     settings: AgentSettings,
     sampling: Sampling,
+    blobs: Blobs | None = None,
 ) -> Trajectory:
     """One attempt at a task.
 
@@ -142,11 +143,12 @@ async def roll_out(
         generate: The policy.
         settings: Limits.
         sampling: How the policy samples; its max_tokens is taken from `settings`.
+        blobs: Where the pictures go; None: where the browser's go.
     """
     started = time.monotonic()
     visit = _open_world(task, practice)
     try:
-        record = await _attempt(task, visit, browser, generate, settings, sampling)
+        record = await _attempt(task, visit, browser, blobs or browser.blobs, generate, settings, sampling)
     finally:
         if visit is not None and practice is not None:
             practice.close_visit(visit)
@@ -162,7 +164,13 @@ def _open_world(task: Task, practice: PracticeServer | None) -> Visit | None:
 
 
 async def _attempt(
-    task: Task, visit: Visit | None, browser: "Browser", generate: Generate, settings: AgentSettings, sampling: Sampling
+    task: Task,
+    visit: Visit | None,
+    browser: "Browser",
+    blobs: Blobs,
+    generate: Generate,
+    settings: AgentSettings,
+    sampling: Sampling,
 ) -> dict[str, Any]:
     """The fields of a Trajectory that the attempt decides."""
     episode: Episode | None = None
@@ -171,9 +179,9 @@ async def _attempt(
     try:
         async with asyncio.timeout(settings.time_limit_s):
             url = visit.url if visit else task.website.url
-            async with browser.episode(url, task.website.allowed_hosts) as tab:
+            async with browser.episode(url, task.website.allowed_hosts, blobs) as tab:
                 sampling = Sampling(sampling.temperature, settings.max_tokens, sampling.seed)
-                episode = Episode(task, tab, browser.blobs, generate, settings, sampling)
+                episode = Episode(task, tab, blobs, generate, settings, sampling)
                 outcome = await episode.run()
                 final = await tab.observe()
                 if tab.failure:  # whatever the agent made of it, it might have done better with a site that works

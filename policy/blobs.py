@@ -4,6 +4,39 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
+from typing import Protocol
+
+
+class Blobs(Protocol):
+    """Immutable bytes, each under its name: the sha256 (hex) of them."""
+
+    def put(self, data: bytes) -> str:
+        """The name of the kept bytes."""
+        ...
+
+    def get(self, name: str) -> bytes:
+        """The bytes of a blob. Raises FileNotFoundError if there is none of that name."""
+        ...
+
+
+class MemoryBlobs:
+    """Blobs that are gone with the object: nobody has to clean up after a process that is killed."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._blobs: dict[str, bytes] = {}
+
+    def put(self, data: bytes) -> str:
+        """The name of the kept bytes (sha256, hex)."""
+        name = name_of(data)
+        self._blobs[name] = data
+        return name
+
+    def get(self, name: str) -> bytes:
+        """The bytes of a blob. Raises FileNotFoundError if there is none of that name."""
+        if name not in self._blobs:
+            raise FileNotFoundError(name)
+        return self._blobs[name]
 
 
 class BlobStore:
@@ -17,13 +50,16 @@ class BlobStore:
         """Where the blob of that name is, or would be."""
         return self.root / name[:2] / name
 
-    def put(self, data: bytes) -> str:
-        """The name of the stored bytes (sha256, hex). A reader never sees half a blob."""
-        name = hashlib.sha256(data).hexdigest()
+    def put(self, data: bytes, *, durable: bool = False) -> str:
+        """The name of the stored bytes (sha256, hex). A reader never sees half a blob.
+
+        `durable`: what is stored now also outlasts a stop of the machine.
+        """
+        name = name_of(data)
         path = self.path(name)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_whole(path, data)
+            _write_whole(path, data, durable)
         return name
 
     def get(self, name: str) -> bytes:
@@ -31,12 +67,31 @@ class BlobStore:
         return self.path(name).read_bytes()
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def name_of(data: bytes) -> str:
+    """The name of a blob with these bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write_whole(path: Path, data: bytes, durable: bool) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError:
         Path(temporary).unlink(missing_ok=True)
         raise
+    if durable:
+        _sync(path.parent)  # the name of the file
+        _sync(path.parent.parent)  # the name of its directory
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -16,7 +16,7 @@ import psutil
 from playwright.async_api import Browser as Chromium
 from playwright.async_api import BrowserContext, Error, Playwright, async_playwright
 
-from policy.blobs import BlobStore
+from policy.blobs import Blobs
 from policy.browser_proxy import AllowList, Gate
 from policy.browser_settings import BrowserError, BrowserSettings
 from policy.browser_tab import Tab
@@ -78,8 +78,8 @@ class _Process:
 class Browser:
     """Chromium for many concurrent episodes; an async context manager. It restarts Chromium where that is needed."""
 
-    def __init__(self, settings: BrowserSettings, blobs: BlobStore) -> None:
-        """Nothing starts before the context manager is entered."""
+    def __init__(self, settings: BrowserSettings, blobs: Blobs) -> None:
+        """Nothing starts before the context manager is entered; `blobs`: where pictures go, unless an episode says."""
         self._settings = settings
         self.blobs = blobs
         self._process: _Process | None = None
@@ -131,16 +131,19 @@ class Browser:
         return _Process(playwright, chromium, root)
 
     @asynccontextmanager
-    async def episode(self, start_url: str, allowed_hosts: Sequence[str] = ()) -> AsyncIterator[Tab]:
-        """A tab of a fresh context at `start_url`; nothing of it outlives the episode.
+    async def episode(
+        self, start_url: str, allowed_hosts: Sequence[str] = (), blobs: Blobs | None = None
+    ) -> AsyncIterator[Tab]:
+        """A tab of a fresh context at `start_url`; nothing of it outlives the episode, but its pictures in `blobs`.
 
-        Only the start address and `allowed_hosts` can be reached (`AllowList`). Raises BrowserError: RESET_FAILURE (no
-        context), SITE_ERROR or BLOCKED (no start page), BROWSER_CRASH; ValueError for an address that isn't http(s).
+        Only the start address and `allowed_hosts` can be reached (`AllowList`). `blobs` None: the browser's. Raises
+        BrowserError: RESET_FAILURE (no context), SITE_ERROR or BLOCKED (no start page), BROWSER_CRASH; ValueError for
+        an address that isn't http(s).
         """
         async with _gate(AllowList.of(start_url, allowed_hosts)) as gate, self._use_process() as process:
             context = await self._open_context(process, gate)
             try:
-                yield await Tab.open(context, gate, self._settings, self.blobs, start_url)
+                yield await Tab.open(context, gate, self._settings, blobs or self.blobs, start_url)
             finally:
                 await _close_context(context)
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from playwright.async_api import BrowserContext, Dialog, Download, Error, Page, Request
 from playwright.async_api import TimeoutError as PlaywrightTimeout
 
-from policy.blobs import BlobStore
+from policy.blobs import Blobs
 from policy.browser_page import LivePage, PageMoved
 from policy.browser_proxy import Gate
 from policy.browser_settings import BrowserError, BrowserSettings
@@ -39,7 +39,7 @@ class Tab:
     """The current page of an episode, whichever tab that is."""
 
     def __init__(
-        self, context: BrowserContext, gate: Gate, settings: BrowserSettings, blobs: BlobStore, start_url: str
+        self, context: BrowserContext, gate: Gate, settings: BrowserSettings, blobs: Blobs, start_url: str
     ) -> None:
         """Use `open`."""
         self._gate = gate
@@ -58,7 +58,7 @@ class Tab:
 
     @classmethod
     async def open(
-        cls, context: BrowserContext, gate: Gate, settings: BrowserSettings, blobs: BlobStore, start_url: str
+        cls, context: BrowserContext, gate: Gate, settings: BrowserSettings, blobs: Blobs, start_url: str
     ) -> "Tab":
         """A tab at its start page. Raises BrowserError if that can't be had."""
         tab = cls(context, gate, settings, blobs, start_url)

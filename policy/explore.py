@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 
+from policy.blobs import Blobs
 from policy.browser import Browser, Tab
 from policy.trajectory import Action, ActionKind, Observation
 from proposer.look import Look
@@ -11,15 +12,21 @@ _MAX_CLICKS_PER_PAGE = 4  # some links lead to pages already seen, or nowhere
 
 
 async def look_around(
-    browser: Browser, start_url: str, allowed_hosts: Sequence[str], num_pages: int, rng: random.Random
+    browser: Browser,
+    start_url: str,
+    allowed_hosts: Sequence[str],
+    num_pages: int,
+    rng: random.Random,
+    blobs: Blobs | None = None,
 ) -> list[Look]:
     """Up to `num_pages` different pages: the start page, then a random walk along links, home again from dead ends.
 
-    Raises BrowserError if the start page can't be had or the site breaks down on the way.
+    `blobs` takes the pictures with marks, which nobody is shown; None: the browser's. Raises BrowserError if the start
+    page can't be had or the site breaks down on the way.
     """
     looks: dict[str, Look] = {}
     clicked: set[tuple[str, str]] = set()
-    async with browser.episode(start_url, allowed_hosts) as tab:
+    async with browser.episode(start_url, allowed_hosts, blobs) as tab:
         for _ in range(num_pages * _MAX_CLICKS_PER_PAGE):
             look = await tab.look()
             looks.setdefault(look.url, look)

@@ -133,3 +133,9 @@ class Trajectory(_Record):
     final_state: dict[str, Any] | None = None
     """Practice sites: the world's state at the end, for ground truth only; None elsewhere."""
     seconds: float = 0.0
+
+    @property
+    def screenshots(self) -> frozenset[str]:
+        """Names of all its pictures."""
+        seen = [step.observation for step in self.steps] + ([self.final] if self.final else [])
+        return frozenset(observation.screenshot for observation in seen)

@@ -20,6 +20,7 @@ from launch.disk import full_disk_fails, is_full
 from launch.errors import RunFailed
 from launch.ledger import Ledger
 from launch.rounds import perform
+from launch.storage import SharedDirectory
 from launch.team import Team, make_team
 from launch.tracking import Tracker, TrackingSettings
 from launch.workers import Order, Workers
@@ -181,7 +182,7 @@ async def test_a_worker_that_finds_the_disk_full_delivers_no_outcome_but_the_err
     config = configs.load("quickstart")
     task = Task(website=SHOP, instruction="Do thing.", world="train-1")
     nowhere = EndpointSettings(base_url="http://127.0.0.1:9/v1", model="never asked")
-    async with Workers(tmp_path, config.rollout, config.cluster) as workers:
+    async with Workers(SharedDirectory(tmp_path), config.rollout, config.cluster) as workers:
         with pytest.raises(RunFailed, match="the disk is full"), full_disk_fails():
             await workers.run(Order("1-x-0", task, nowhere, 0, Sampling(0.0, 8, 0)))
     assert not (tmp_path / inbox.INBOX).exists()

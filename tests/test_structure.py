@@ -19,6 +19,7 @@ OWNERS = {
     "playwright": ("policy/browser*.py",),
     "ray": ("launch/workers.py", "launch/cluster.py"),
     "wandb": ("launch/tracking.py",),
+    "fsspec": ("launch/storage.py",),
     "torch": ("rl/*.py",),
     "transformers": ("rl/*.py",),
     "peft": ("rl/*.py",),
