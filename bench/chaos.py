@@ -41,6 +41,7 @@ from launch.books import LedgerError, Purpose
 from launch.digest import digest
 from launch.ledger import Ledger
 from policy.crash import MARK, VARIABLE
+from policy.leash import is_alive
 from policy.server_record import ServerRecord
 
 EXIT_FAILED, EXIT_KILLED = 1, -9
@@ -167,8 +168,13 @@ class Tally:
 
     @property
     def orphans(self) -> list[psutil.Process]:
-        """Processes of ended programs that are still there, given time to go."""
-        _, alive = psutil.wait_procs(list(self.family), GONE_DEADLINE_S)
+        """Processes of ended programs that are still there, given time to go.
+
+        Not by psutil's wait: that raises where a thread has been given the number of a process that ended.
+        """
+        deadline = time.monotonic() + GONE_DEADLINE_S
+        while (alive := list(filter(is_alive, self.family))) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
         return alive
 
 
