@@ -153,6 +153,7 @@ class Workers:
         settings = self._rollout
         make = self._ray.remote(RolloutActor).options(
             num_cpus=0,
+            memory=1,  # byte: actors that ask for nothing at all are placed by chance, whatever the strategy
             max_concurrency=settings.episodes_per_actor + 1,
             max_restarts=-1,
             scheduling_strategy="SPREAD",

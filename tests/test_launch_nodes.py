@@ -6,6 +6,7 @@ Both nodes are on this machine (Ray's own in-process cluster); everything else i
 import asyncio
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from bench.chaos import Arena, Tally, digest_of
 from bench.scripted import Call, Reply, wander
 from launch.books import Purpose
 from launch.ledger import Ledger
+from policy.leash import is_alive
 
 ROOT = Path(__file__).parents[1]
 DEADLINE_S = 180
+GONE_DEADLINE_S = 60
 NUM_PRACTISED = 6
 """As many episodes as two actors have under way at once (bench/chaos.py): three of them on the node that goes."""
 
@@ -46,17 +49,22 @@ class NodeLoss:
         if call.role == "policy" and "Find thing number" in call.text and not self.is_lost.is_set():
             self.num_waiting += 1
             if self.num_waiting == NUM_PRACTISED:
-                await asyncio.to_thread(self.lose)
-                self.is_lost.set()
+                try:
+                    await asyncio.to_thread(self.lose)
+                finally:
+                    self.is_lost.set()
             await self.is_lost.wait()
         return wander(call)
 
     def lose(self) -> None:
         """Kill the node, and wait until its workers have noticed."""
         workers = psutil.Process(self.node.all_processes["raylet"][0].process.pid).children(recursive=True)
+        assert any(worker.name().startswith("ray::RolloutActor") for worker in workers), "each node has its actor"
         self.cluster.remove_node(self.node, False)
-        _, alive = psutil.wait_procs(workers, DEADLINE_S)
-        assert not alive
+        deadline = time.monotonic() + GONE_DEADLINE_S
+        while any(map(is_alive, workers)):
+            assert time.monotonic() < deadline, "its workers outlive the node"
+            time.sleep(0.05)
 
 
 def test_losing_a_worker_node_only_hands_its_episodes_out_again(cluster: Any, tmp_path: Path) -> None:
