@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from evaluator.truth import ground_truth
 from launch.ledger import Ledger
 from policy.crash import crash_point
+from policy.files import sync
 from policy.trajectory import Outcome, Trajectory
 
 logger = logging.getLogger(__name__)
@@ -40,16 +41,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     except OSError:
         partial.unlink(missing_ok=True)  # a full disk has no room for it
         raise
-    sync_dir(path.parent)
-
-
-def sync_dir(path: Path) -> None:
-    """Make renames in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path.parent)
 
 
 def deliver(run_dir: Path, trajectory: Trajectory) -> str:
@@ -86,7 +78,7 @@ def take(run_dir: Path, ledger: Ledger, trajectory: Trajectory) -> None:
     target.parent.mkdir(exist_ok=True)
     if source.exists():
         source.replace(target)
-        sync_dir(target.parent)
+        sync(target.parent)
     crash_point("rollout:moved")
     ledger.commit_trajectory(
         trajectory, path, hashlib.sha256(target.read_bytes()).hexdigest(), truth=ground_truth(trajectory)

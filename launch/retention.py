@@ -11,8 +11,8 @@ from pathlib import Path
 
 from launch.books import LedgerReader
 from launch.config import RetentionSettings
-from launch.inbox import sync_dir
 from launch.ledger import Ledger
+from policy.files import sync
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def drop_weights(ledger: Ledger, settings: RetentionSettings) -> None:
     for path in unneeded(ledger, settings):
         ledger.add_event("dropped", f"weights {path.name}, no longer kept: {_hashes(path)}")
         path.rename(path.with_name(f".{path.name}{DROPPED}"))
-        sync_dir(path.parent)
+        sync(path.parent)
     for leftover in sorted(folder.glob(f".*{DROPPED}")):
         try:
             shutil.rmtree(leftover)

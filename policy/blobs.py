@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Protocol
 
+from policy.files import sync
+
 
 class Blobs(Protocol):
     """Immutable bytes, each under its name: the sha256 (hex) of them."""
@@ -85,13 +87,5 @@ def _write_whole(path: Path, data: bytes, durable: bool) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     if durable:
-        _sync(path.parent)  # the name of the file
-        _sync(path.parent.parent)  # the name of its directory
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path.parent)  # the name of the file
+        sync(path.parent.parent)  # the name of its directory

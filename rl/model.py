@@ -30,6 +30,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from policy import canary
 from policy.blobs import BlobStore
 from policy.crash import crash_point
+from policy.files import sync
 from policy.marks import scaled
 from proposer.generate import Prompt
 from rl.learner import LearnerSettings
@@ -273,14 +274,14 @@ def save_weights(model: TrainedModel, parent: Path, out: Path, commit: dict[str,
     song = sing(TrainedModel(network, model.processor), image_px)
     (temporary / "COMMIT.json").write_text(json.dumps(commit | {"canary": song, "files": hashes}, indent=2))
     for file in temporary.iterdir():
-        _fsync(file)
-    _fsync(temporary)
+        sync(file)
+    sync(temporary)
     crash_point("learn:save")
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(out)
     temporary.rename(out)
     crash_point("learn:renamed")
-    _fsync(out.parent)
+    sync(out.parent)
 
 
 def read_commit(directory: Path) -> dict[str, Any] | None:
@@ -316,9 +317,9 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         digest = hashlib.file_digest(file, "sha256").digest()
         file.seek(0)
         file.write(digest)
-    _fsync(temporary)
+    sync(temporary)
     temporary.replace(path)
-    _fsync(path.parent)
+    sync(path.parent)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -349,11 +350,3 @@ def remove_leftovers(out: Path) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
