@@ -225,7 +225,7 @@ async def _close_context(context: BrowserContext) -> None:
 
 
 async def _close(process: _Process) -> None:
-    with suppress(Error, TimeoutError):  # it has gone already
-        async with asyncio.timeout(_CLOSE_DEADLINE_S):
-            await process.chromium.close()
-    await process.playwright.stop()
+    for end in (process.chromium.close, process.playwright.stop):
+        with suppress(Error, TimeoutError):  # it has gone already
+            async with asyncio.timeout(_CLOSE_DEADLINE_S):
+                await end()

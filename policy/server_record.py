@@ -17,7 +17,8 @@ class State(StrEnum):
     UPDATING = "updating"
     """Its weights are being swapped; it answers nobody."""
     POISONED = "poisoned"
-    """A swap failed, so it may hold anything: it is started again before it answers anybody."""
+    """A swap failed, so it may hold anything, or one of several gave no answer: before it answers anybody it loads the
+    weights anew, after a new start if need be."""
 
 
 class ServerRecord(Owned):
