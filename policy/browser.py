@@ -190,6 +190,8 @@ class Browser:
                 proxy={"server": gate.address},
             )
         except Error as error:
+            if self._process is process:
+                self._process = None  # the next episode gets another: where the driver died, Playwright doesn't tell
             raise BrowserError(Outcome.RESET_FAILURE, f"no browser context: {error}") from error
 
 

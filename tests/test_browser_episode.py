@@ -130,6 +130,21 @@ async def test_a_worn_browser_process_is_replaced_while_episodes_run(
             assert chromium_processes(os.getpid())[0] != first_process
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Playwright's own tasks
+async def test_a_driver_that_was_killed_is_replaced_for_the_next_episode(blobs: BlobStore, site: SmallSite) -> None:
+    url = site.serve("<title>Fine</title>")
+    before = set(psutil.Process().children())
+    async with Browser(BrowserSettings(), blobs) as browser:
+        (driver,) = set(psutil.Process().children()) - before
+        driver.kill()
+        with pytest.raises(BrowserError) as failure:
+            async with browser.episode(url):
+                pass
+        assert failure.value.outcome is Outcome.RESET_FAILURE
+        async with browser.episode(url) as tab:
+            assert (await tab.observe()).title == "Fine"
+
+
 async def test_the_browsers_memory_is_told_and_does_not_wear_it_out(blobs: BlobStore, site: SmallSite) -> None:
     async with Browser(BrowserSettings(), blobs) as browser:
         async with browser.episode(site.serve("<title>Fine</title>")), browser.episode(site.url()):
