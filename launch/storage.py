@@ -158,6 +158,8 @@ class ObjectStore:
 
         try:
             await asyncio.wait_for(self._on_loop(try_all()), deadline_s)
+        except TimeoutError as error:
+            raise StorageError(f"{self._url} can't be used: no answer within {deadline_s:.0f} s") from error
         except Exception as error:
             raise StorageError(f"{self._url} can't be used: {_line(error)}") from error
 
