@@ -21,6 +21,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import tempfile
@@ -246,7 +247,9 @@ class Arena:
         root, started, before = psutil.Process(process.pid), time.monotonic(), glance(run_dir)
         is_resumed, struck = before.num_episodes > 0, False
         while process.poll() is None:
-            assert time.monotonic() < started + PROGRAM_DEADLINE_S, f"not done within {PROGRAM_DEADLINE_S:.0f} s"
+            if time.monotonic() > started + PROGRAM_DEADLINE_S:
+                process.kill()
+                raise AssertionError(f"{run_dir} not done within {PROGRAM_DEADLINE_S:.0f} s, {kill or 'spared'}")
             with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
                 tally.family.update(root.children(recursive=True))
                 now = glance(run_dir)
@@ -349,13 +352,14 @@ def main(
     real_model: Annotated[bool, typer.Option("--real-model", help="The starter on real vLLM.")] = False,
 ) -> None:
     """Kill a run at seeded moments, resume it, and compare it with an unbroken one."""
-    with tempfile.TemporaryDirectory(prefix="pae-chaos-") as directory:
-        tally = wreak(Path(directory), kills, seed, real_model=real_model)
-        for where, number in sorted(tally.kills.items()):
-            print(f"{number:4} x {where}")
-        orphans = tally.orphans
-        for process in orphans:
-            print(f"still there: {process}")
+    directory = Path(tempfile.mkdtemp(prefix="pae-chaos-"))
+    tally = wreak(directory, kills, seed, real_model=real_model)
+    for where, number in sorted(tally.kills.items()):
+        print(f"{number:4} x {where}")
+    orphans = tally.orphans
+    for process in orphans:
+        print(f"still there: {process}")
+    shutil.rmtree(directory)  # where something failed it is kept: its logs tell what
     figures = {
         "kills": tally.kills.total(),
         "lost": tally.lost,
