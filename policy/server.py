@@ -27,7 +27,7 @@ from policy.endpoint import EndpointSettings, open_endpoint, score
 from policy.leash import ProcessId, is_alive
 from policy.server_record import ServerRecord, State
 from policy.server_settings import SERVED_NAME, ServerSettings, command, environment, options
-from proposer.generate import Generate, ModelError, Prompt, Response, Sampling
+from proposer.generate import ModelError, Prompt, Sampling
 
 logger = logging.getLogger(__name__)
 
@@ -98,21 +98,6 @@ class ModelServer:
             send_seed=False,
             exact_tokens=True,
         )
-
-    def generate(self) -> Generate:
-        """A `Generate` stamped with the version served now; if the server has died, it asks again once that is back."""
-        endpoint = open_endpoint(self.endpoint, weights=self.version)
-
-        async def generate(prompt: Prompt, sampling: Sampling) -> Response:
-            num_starts = self.num_starts
-            try:
-                return await endpoint(prompt, sampling)
-            except ModelError:
-                if not await self.revive(num_starts):
-                    raise
-            return await endpoint(prompt, sampling)
-
-        return generate
 
     async def __aenter__(self) -> "ModelServer":
         if not self._is_given:

@@ -11,7 +11,7 @@ from pathlib import Path
 from policy.agent import AgentSettings, roll_out
 from policy.blobs import BlobStore
 from policy.browser import Browser, BrowserSettings
-from policy.server import ModelServer
+from policy.fleet import Fleet
 from policy.server_settings import ServerSettings
 from policy.trajectory import Trajectory
 from proposer.generate import Sampling
@@ -31,10 +31,10 @@ async def practise(
 
     @contextlib.asynccontextmanager
     async def stage() -> AsyncIterator[Act[GoldTask]]:
-        server = ModelServer(ServerSettings(), model, folder.parent / "vllm.log")
+        fleet = Fleet(ServerSettings(), model, folder.parent / "vllm.log")
         with PracticeServer() as practice:
-            async with server, Browser(BrowserSettings(), blobs) as browser:
-                generate = server.generate()
+            async with fleet, Browser(BrowserSettings(), blobs) as browser:
+                generate = fleet.generate()
 
                 async def act(gold: GoldTask) -> Trajectory:
                     return await roll_out(

@@ -17,11 +17,12 @@ from safetensors.torch import load_file, save_file
 
 from policy import canary
 from policy.blobs import BlobStore
+from policy.endpoint import open_endpoint
 from policy.prompt import render
 from policy.server import ModelServer
 from policy.server_record import ServerRecord, State
 from policy.server_settings import ServerSettings
-from proposer.generate import ModelError, Response, Sampling
+from proposer.generate import ModelError, Prompt, Response, Sampling
 from rl.learner import LearnerSettings, measure_parity
 from rl.model import load_model, sing
 from rl.selection import Sample
@@ -76,8 +77,17 @@ async def ask(server: ModelServer) -> list[Response]:
     page = observation(listing=listing)
     things = ("Copper Kettle", "Brass Lamp", "kettle", "lamp", "cheapest thing", "first thing")
     prompts = [render(f"Open the page of the {thing}.", page, [], PICTURE) for thing in things]
-    generate, sampling = server.generate(), Sampling(TEMPERATURE, max_tokens=48)
-    return list(await asyncio.gather(*(generate(prompt, sampling) for prompt in prompts)))
+    generate, sampling = open_endpoint(server.endpoint, weights=server.version), Sampling(TEMPERATURE, max_tokens=48)
+
+    async def answer(prompt: Prompt) -> Response:
+        num_starts = server.num_starts
+        try:
+            return await generate(prompt, sampling)
+        except ModelError:
+            assert await server.revive(num_starts), "it isn't dead"
+            return await generate(prompt, sampling)
+
+    return list(await asyncio.gather(*map(answer, prompts)))
 
 
 def as_samples(responses: list[Response], blobs: BlobStore) -> list[Sample]:
