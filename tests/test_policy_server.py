@@ -23,8 +23,8 @@ from policy.server_record import ServerRecord, State
 from policy.server_settings import ServerSettings
 from proposer.generate import ModelError, Response, Sampling
 from rl.learner import LearnerSettings, measure_parity
+from rl.manifest import Sample
 from rl.model import load_model, sing
-from rl.selection import Sample
 from tests.makers import observation
 
 STARTER = Path(__file__).parents[1] / "starter" / "policy"
