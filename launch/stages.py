@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from evaluator.judge import judge as judge_one
 from launch import inbox, retention, summary
-from launch.books import Episode, Phase, ProposalRow, Purpose, TrajectoryRow, WeightsRow
+from launch.books import Episode, LedgerReader, Phase, ProposalRow, Purpose, TrajectoryRow, WeightsRow
 from launch.errors import RunFailed, WorkerLost
 from launch.team import Team
 from launch.workers import Order, failed_trajectory
@@ -290,19 +290,23 @@ def _judgeable(team: Team, k: int, purposes: Sequence[Purpose]) -> list[Trajecto
     return [row for purpose in purposes for row in team.ledger.trajectories(k, purpose) if row.outcome.is_agents]
 
 
+def judged_attempts(books: LedgerReader, k: int, replay_rounds: int) -> list[Judged]:
+    """The judged attempts of a round, and of so many before it."""
+    return [
+        Judged(books.load(row), row.judgement, age=k - number)
+        for number in range(max(1, k - replay_rounds), k + 1)
+        for row in books.trajectories(number, Purpose.TRAIN)
+        if row.judgement is not None
+    ]
+
+
 async def seal(team: Team, k: int) -> None:
     """D = {tau : r = 1}, balanced, or what else the algorithm learns from: the manifest, all that the learner reads."""
     if team.ledger.is_sealed(k):
         return
-    settings = team.config.selection
-    attempts = [
-        Judged(team.ledger.load(row), row.judgement, age=k - number)
-        for number in range(max(1, k - settings.replay_rounds), k + 1)
-        for row in _judgeable(team, number, (Purpose.TRAIN,))
-        if row.judgement is not None
-    ]
-    learns_from = team.config.learner.algorithm.learns_from
-    selection = select(attempts, settings, learns_from, team.seed(k, "selection"))
+    config = team.config
+    attempts = judged_attempts(team.ledger, k, config.selection.replay_rounds)
+    selection = select(attempts, config.selection, config.learner.algorithm.learns_from, team.seed(k, "selection"))
     path = f"manifests/round-{k:04d}.json"
     manifest = Manifest(round=k, samples=selection.samples, attempts=selection.attempts)
     sha256 = write_manifest(team.run_dir / path, manifest)
