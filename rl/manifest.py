@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 MANIFEST_VERSION = 2
 
@@ -94,11 +94,16 @@ def write_manifest(path: Path, manifest: Manifest) -> str:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """A manifest. Raises ValueError if the file isn't one."""
+    """A manifest. Raises ValueError, in one line, if the file isn't one."""
     try:
         data = json.loads(path.read_bytes())
-        return Manifest.model_validate(_of_version_1(data) if data.get("version") == 1 else data)
-    except (ValueError, AttributeError) as error:
+        is_old = isinstance(data, dict) and data.get("version") == 1
+        return Manifest.model_validate(_of_version_1(data) if is_old else data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"manifest {path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+    except (ValueError, KeyError) as error:
         raise ValueError(f"manifest {path}: {error}") from error
 
 

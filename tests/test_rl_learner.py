@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -278,27 +278,28 @@ def spoil(model: TrainedModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "unknown", "words"),
+    ("changes", "rewards", "words"),
     [
-        ({"max_loss": 0.001}, False, r"loss \d"),
-        ({"algorithm": GRPO()}, True, "loss nan"),
-        ({"algorithm": OffPolicy()}, True, "loss nan"),
+        ({"max_loss": 0.001}, {}, r"loss \d"),
+        ({"max_loss": 0.001, "algorithm": RLOO(), "batch_size": 3}, {"b": 0, "c": 1}, r"loss -\d"),
+        ({"algorithm": GRPO()}, {"a": 0, "b": 1}, "loss nan"),
+        ({"algorithm": OffPolicy()}, {"a": 0, "b": 1}, "loss nan"),
     ],
-    ids=["exploding", "grpo", "off_policy"],
+    ids=["exploding", "exploding downwards", "grpo without logprobs", "off_policy without logprobs"],
 )
 def test_a_loss_that_explodes_or_is_no_number_names_its_batch_and_writes_nothing(
-    tiny: Path, tmp_path: Path, samples: list[Sample], changes: dict[str, Any], unknown: bool, words: str
+    tiny: Path,
+    tmp_path: Path,
+    samples: list[Sample],
+    changes: dict[str, Any],
+    rewards: dict[str, Literal[0, 1]],
+    words: str,
 ) -> None:
-    rewards: dict[str, Any] = {"a": 0, "b": 1} if unknown else {}
-    write_manifest(tmp_path / "manifests" / "m.json", manifest_of(samples, **rewards))
-    with pytest.raises(LearnerError, match=rf"{words}.* in optimizer step 1; its samples: .*[ab]#0"):
-        update(
-            tmp_path / "manifests" / "m.json",
-            tiny,
-            tmp_path / "weights" / "v000001",
-            settings=SETTINGS.model_copy(update=changes),
-        )
-    assert list((tmp_path / "weights").iterdir()) == []
+    manifest, out = tmp_path / "manifests" / "m.json", tmp_path / "weights" / "v000001"
+    write_manifest(manifest, manifest_of(samples, **rewards))
+    with pytest.raises(LearnerError, match=rf"{words}.* in optimizer step 1; its samples: .*[abc]#0"):
+        update(manifest, tiny, out, settings=SETTINGS.model_copy(update=changes))
+    assert list(out.parent.iterdir()) == []
 
 
 def test_a_gradient_that_is_no_number_stops_before_it_is_applied(
