@@ -29,8 +29,8 @@ from policy.fleet import Fleet
 from policy.trajectory import Trajectory
 from proposer.generate import Sampling
 from rl.learner import PARITY_SAMPLES, measure_parity, update
+from rl.manifest import Attempt, Manifest, Sample, write_manifest
 from rl.model import load_model
-from rl.selection import Sample, Selection, write_manifest
 from sites.server import PracticeServer
 
 STEPS_PER_EPISODE = 2
@@ -87,7 +87,9 @@ async def compare(model: Path, work: Path, seed: int, steps: int) -> dict[str, o
         await fleet.publish(0, model)
         first = await sample(fleet, browser, config, steps)
         before = parity(model, first)
-        write_manifest(manifest, Selection(first, {}), round=1)
+        episodes = sorted({step.trajectory_id for step in first})
+        successes = tuple(Attempt(trajectory_id=name, group=name, reward=1) for name in episodes)
+        write_manifest(manifest, Manifest(round=1, samples=first, attempts=successes))
         update(manifest, model, new, settings=config.learner)
         await fleet.publish(1, new)
         second = await sample(fleet, browser, config, steps)

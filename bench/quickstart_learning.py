@@ -13,7 +13,7 @@ more of the spread between seeds than the few that were run.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -31,15 +31,21 @@ Gains = dict[str, int]
 """Per task: success after minus success before, 1, 0 or -1."""
 
 
+def successes(run_dir: Path, k: int, purpose: Purpose) -> dict[str, bool]:
+    """Ground truth by task, of a round's measured episodes that ended by the agent's doing."""
+    with Ledger.open_readonly(run_dir) as books:
+        return {row.task_id: row.truth is True for row in books.trajectories(k, purpose) if row.outcome.is_agents}
+
+
+def gains_between(before: Mapping[str, bool], after: Mapping[str, bool]) -> Gains:
+    """The gain of every task that was measured both times."""
+    return {task: after[task] - before[task] for task in sorted(before.keys() & after.keys())}
+
+
 def paired_gains(run_dir: Path, purpose: Purpose) -> Gains:
     """The gain of every task that was measured with the first and with the last weights."""
     last = round_summaries(run_dir)[-1]["round"]
-    with Ledger.open_readonly(run_dir) as books:
-        before, after = (
-            {row.task_id: row.truth is True for row in books.trajectories(k, purpose) if row.outcome.is_agents}
-            for k in (0, last)
-        )
-    return {task: after[task] - before[task] for task in sorted(before.keys() & after.keys())}
+    return gains_between(successes(run_dir, 0, purpose), successes(run_dir, last, purpose))
 
 
 def mean_gain(runs: Sequence[Gains]) -> float | None:

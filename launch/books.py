@@ -243,11 +243,24 @@ class LedgerReader:
             raise LedgerError(f"{self.run_dir / row.path}: not the file that was committed")
         return Trajectory.model_validate_json(data)
 
+    def is_sealed(self, round: int) -> bool:
+        """Whether a round's manifest is in the books."""
+        return self._db.execute("SELECT 1 FROM manifests WHERE round = ?", (round,)).fetchone() is not None
+
     def manifest(self, round: int) -> Path | None:
-        """The sealed manifest of a round; None if not sealed or nothing was selected."""
-        query = "SELECT path FROM manifests WHERE round = ? AND num_samples > 0"
+        """The sealed manifest of a round; None if not sealed or nothing was selected.
+
+        Raises:
+            LedgerError: the file is not what was sealed.
+        """
+        query = "SELECT path, sha256 FROM manifests WHERE round = ? AND num_samples > 0"
         row = self._db.execute(query, (round,)).fetchone()
-        return self.run_dir / row[0] if row else None
+        if row is None:
+            return None
+        path, sha256 = self.run_dir / row[0], row[1]
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+            raise LedgerError(f"{path}: not the manifest that was sealed (expected sha256 {sha256})")
+        return path
 
     def weights(self) -> list[WeightsRow]:
         """All versions, oldest first."""

@@ -21,6 +21,7 @@ from policy.endpoint import EndpointSettings
 from policy.server_settings import ServerSettings
 from proposer.propose import ProposerSettings
 from proposer.task import Website
+from rl.algorithms.base import LearnsFrom
 from rl.learner import LearnerSettings
 from rl.selection import SelectionSettings
 
@@ -220,7 +221,19 @@ class Config(_Section):
             raise ValueError(f"websites: names must differ, got {names}")
         if not self.websites_of("train"):
             raise ValueError("websites: expected at least one with role 'train'")
+        self._check_algorithm()
         return self
+
+    def _check_algorithm(self) -> None:
+        """Raise ValueError where selection or rollouts don't give what the algorithm learns from."""
+        algorithm, selection = self.learner.algorithm, self.selection
+        if (selection.max_failures_per_task > 0) != (algorithm.learns_from is LearnsFrom.FAILURES_TOO):
+            wanted = "at least 1" if algorithm.learns_from is LearnsFrom.FAILURES_TOO else "0"
+            raise ValueError(f"selection.max_failures_per_task: expected {wanted} with {algorithm.name}")
+        if selection.replay_rounds and not algorithm.takes_replay:
+            raise ValueError(f"selection.replay_rounds: expected 0 with {algorithm.name}, which is on-policy")
+        if algorithm.learns_from is LearnsFrom.GROUPS and self.rollout.samples_per_task < 2:
+            raise ValueError(f"rollout.samples_per_task: expected at least 2, to compare, with {algorithm.name}")
 
     def endpoint(self, role: FrozenRole) -> EndpointSettings | None:
         """The remote model of a frozen role; None: it is served by the run."""

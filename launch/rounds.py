@@ -5,17 +5,18 @@
 | c ~ C(. | z), the task proposer given context z | `stages.propose` -> proposer/propose.py |
 | tau ~ pi_k(. | c), the agent's attempt | `stages.roll_out` -> policy/agent.py, on Ray workers (launch/workers.py) |
 | r = R(tau, c), the evaluator's 0 or 1 | `stages.judge` -> evaluator/judge.py |
-| D = {tau : r = 1}, filtered behaviour cloning | `stages.seal` -> rl/selection.py |
-| pi_k+1 = argmax E_D [log pi(a, thought | s)] | `stages.train` -> rl/learner.py |
+| D = {tau : r = 1}, filtered behaviour cloning | `stages.seal` -> rl/selection.py, rl/manifest.py |
+| pi_k+1 = argmax E_D [log pi(a, thought | s)] | `stages.train` -> rl/learner.py, rl/algorithms/ |
 | pi <- pi_k+1 | `stages.publish` -> policy/fleet.py |
 
 Deviations from the paper:
 - tasks are proposed anew in every round, on worlds or pages the proposer has just looked at, not once before training;
 - a task is attempted several times, and selection balances over tasks and kinds and may ask a task's successes to
   agree on the answer, where the paper keeps every success;
-- by config, the step after a failed one is sampled at a higher temperature, and failures of tasks that were done in
-  another attempt are unlearned (rl/learner.py), where the paper learns from successes alone;
-- each round learns from its own trajectories only (on-policy), where the paper samples from a growing buffer;
+- by config, the step after a failed one is sampled at a higher temperature;
+- by config, another algorithm than filtered behaviour cloning, which learns from failures too (rl/algorithms/);
+- each round learns from its own trajectories and, by config, from those of the last few, where the paper samples from
+  a growing buffer;
 - the judge may also be undecided; undecided and infrastructure failures reach no reward, where the paper counts 0;
 - the learner trains LoRA matrices by default and merges them; generation and learning take turns;
 - success is measured every round with gold tasks on held-out worlds, by ground truth that the learner never sees.

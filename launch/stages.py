@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from evaluator.judge import judge as judge_one
 from launch import inbox, retention, summary
-from launch.books import Episode, Phase, ProposalRow, Purpose, TrajectoryRow, WeightsRow
+from launch.books import Episode, LedgerReader, Phase, ProposalRow, Purpose, TrajectoryRow, WeightsRow
 from launch.errors import RunFailed, WorkerLost
 from launch.team import Team
 from launch.workers import Order, failed_trajectory
@@ -24,7 +24,8 @@ from proposer.generate import Generate, ModelError, Sampling
 from proposer.look import Look
 from proposer.propose import propose as propose_tasks
 from proposer.task import Task, Website
-from rl.selection import select, write_manifest
+from rl.manifest import Manifest, write_manifest
+from rl.selection import Judged, select
 from sites.catalogue import SITES
 from sites.contract import gold_tasks
 
@@ -289,34 +290,54 @@ def _judgeable(team: Team, k: int, purposes: Sequence[Purpose]) -> list[Trajecto
     return [row for purpose in purposes for row in team.ledger.trajectories(k, purpose) if row.outcome.is_agents]
 
 
+def judged_attempts(books: LedgerReader, k: int, replay_rounds: int) -> list[Judged]:
+    """The judged attempts of a round, and of so many before it."""
+    return [
+        Judged(books.load(row), row.judgement, age=k - number)
+        for number in range(max(1, k - replay_rounds), k + 1)
+        for row in books.trajectories(number, Purpose.TRAIN)
+        if row.judgement is not None
+    ]
+
+
 async def seal(team: Team, k: int) -> None:
-    """D = {tau : r = 1}, balanced: the manifest that the learner reads, and nothing else."""
-    rows = [row for row in _judgeable(team, k, (Purpose.TRAIN,)) if row.judgement is not None]
-    trajectories = [team.ledger.load(row) for row in rows]
-    verdicts = [verdict for row in rows if (verdict := team.ledger.verdict(row.id))]
-    selection = select(trajectories, verdicts, team.config.selection, team.seed(k, "selection"))
+    """D = {tau : r = 1}, balanced, or what else the algorithm learns from: the manifest, all that the learner reads."""
+    if team.ledger.is_sealed(k):
+        return
+    config = team.config
+    attempts = judged_attempts(team.ledger, k, config.selection.replay_rounds)
+    selection = select(attempts, config.selection, config.learner.algorithm.learns_from, team.seed(k, "selection"))
     path = f"manifests/round-{k:04d}.json"
-    sha256 = write_manifest(team.run_dir / path, selection, k)
+    manifest = Manifest(round=k, samples=selection.samples, attempts=selection.attempts)
+    sha256 = write_manifest(team.run_dir / path, manifest)
     crash_point("seal:written")
-    team.ledger.commit_manifest(k, path, sha256, len(selection.samples))
     team.ledger.set_metrics(k, {f"learn/{key}": value for key, value in selection.counts.items()})
+    team.ledger.commit_manifest(k, path, sha256, len(selection.samples))
     crash_point("seal:committed")
 
 
 async def train(team: Team, k: int) -> None:
-    """pi_k -> pi_k+1; an empty selection leaves the weights as they are."""
+    """pi_k -> pi_k+1; where there is nothing to learn from, the weights stay as they are."""
     manifest = team.ledger.manifest(k)
     if manifest is None:
-        team.ledger.add_event("unchanged", "nothing was selected, so the weights stay as they are", k)
+        _leave_unchanged(team, k, "nothing was selected")
         return
     parent = team.ledger.newest_weights(before_round=k)
     row = WeightsRow(k, parent.version, k, f"weights/v{k:06d}")
     settings = team.config.learner
     settings = settings.model_copy(update={"seed": team.seed(k, "learner", settings.seed)})
-    metrics = await team.workers.learn(manifest, team.weights_dir(parent), team.weights_dir(row), settings)
+    starter = team.weights_dir(team.ledger.weights()[0])
+    metrics = await team.workers.learn(manifest, team.weights_dir(parent), team.weights_dir(row), starter, settings)
     crash_point("train:learned")
     team.ledger.set_metrics(k, {f"learn/{key.removeprefix('learn/')}": value for key, value in metrics.items()})
+    if metrics.get("learn/optimizer_steps") == 0:
+        _leave_unchanged(team, k, f"{settings.algorithm.name} found nothing to learn from")
+        return
     team.ledger.commit_weights(row)
+
+
+def _leave_unchanged(team: Team, k: int, why: str) -> None:
+    team.ledger.add_event("unchanged", f"{why}, so the weights stay as they are", k)
 
 
 async def publish(team: Team, k: int) -> None:

@@ -1,19 +1,13 @@
 """The learner: a manifest and the parent weights in, new weights out (the paper's pi_k -> pi_k+1).
 
-Filtered behaviour cloning (PAE, section 4.4, equation 2): maximise log pi(thought and action | prompt) over the steps
-of successful trajectories. Deviations from the paper: samples are balanced over tasks (rl/selection.py), LoRA matrices
-are trained instead of all weights where `lora_rank` is set (and merged into the weights that are written), the
-loss is the mean over the tokens of a whole batch, so that long responses weigh more, pi is the distribution that was
-sampled from (logits divided by the rollouts' temperature), and the weights written may lie beyond the trained ones
+What is minimised is the algorithm's business (rl/algorithms); here are the batches, the optimizer, and an update that
+may be killed at any moment: called again, it goes on from its last checkpoint and gives the weights, on CPU bit for
+bit, that it would have given undisturbed.
+
+Deviations from the paper (PAE, section 4.4) whatever the algorithm: LoRA matrices are trained instead of all weights
+where `lora_rank` is set (and merged into the weights that are written), pi is the distribution that was sampled from
+(logits divided by the rollouts' temperature), and the weights written may lie beyond the trained ones
 (`extrapolation`).
-
-Where the manifest holds steps of failures, with a negative advantage, they are unlearned as in TOPR (Le Roux et al.
-2025, arXiv 2503.14286, section 3): the gradient of their log-prob is weighed by the ratio, at most 1, of pi to the
-policy that sampled them, so that it fades as they become unlikely. Deviation: a ratio for each step, not for the whole
-trajectory.
-
-An update may be killed at any moment: called again, it goes on from its last checkpoint and gives the weights, on CPU
-bit for bit, that it would have given undisturbed.
 """
 
 import hashlib
@@ -22,16 +16,20 @@ import logging
 import math
 import random
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from policy.blobs import BlobStore
+from policy.blobs import BlobStore, name_of
 from policy.crash import crash_point
-from rl.selection import Sample, read_manifest
+from rl.algorithms.base import Algorithm, Batch, Loss
+from rl.algorithms.filtered_bc import FilteredBC
+from rl.algorithms.registry import AnyAlgorithm
+from rl.manifest import Attempt, Manifest, Sample, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +43,8 @@ class LearnerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    algorithm: AnyAlgorithm = FilteredBC()
+    """What is learned, and its own settings; `name` chooses it."""
     lr: float = Field(default=5e-5, gt=0)
     """Peak learning rate."""
     epochs: int = Field(default=1, ge=1)
@@ -68,7 +68,7 @@ class LearnerSettings(BaseModel):
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
     max_loss: float = Field(default=20.0, gt=0)
-    """A batch with a loss above this, or one that isn't a number, stops the update."""
+    """A batch whose loss is further from 0 than this, or isn't a number, stops the update."""
     image_px: int | None = Field(default=256, ge=16)
     """Longest side (pixels) of the pictures, the same as served."""
     seed: int = Field(default=0, ge=0)
@@ -84,7 +84,20 @@ WITHOUT_EFFECT = {"micro_tokens", "max_loss", "num_threads", "checkpoint_s"}
 after memory ran out, and it still goes on from its checkpoint."""
 
 
-def update(manifest: Path, parent: Path, out: Path, *, settings: LearnerSettings) -> dict[str, float]:
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """What is trained on."""
+
+    samples: Sequence[Sample]
+    advantages: Mapping[str, float]
+    """By trajectory."""
+    starter_logprobs: Mapping[tuple[str, int], Sequence[float]] = field(default_factory=dict)
+    """By trajectory and step; empty unless the algorithm asks for them."""
+
+
+def update(
+    manifest: Path, parent: Path, out: Path, *, settings: LearnerSettings, starter: Path | None = None
+) -> dict[str, float]:
     """Train on a manifest, write the new weights to the directory `out`, and return the learner's metrics.
 
     If this process is killed, the same call goes on from the last checkpoint, ``.<out>.checkpoint`` beside `out`. If
@@ -95,20 +108,27 @@ def update(manifest: Path, parent: Path, out: Path, *, settings: LearnerSettings
         parent: Hugging Face directory to start from.
         out: Appears whole or not at all.
         settings: How to train.
+        starter: Hugging Face directory that the run began with; needed by algorithms that hold on to it.
 
     Returns:
-        Metrics under ``learn/``. ``learn/seconds`` is the sum over all attempts; of one that was killed, what came
-        before its last checkpoint. Writing the weights is not in it.
+        Metrics under ``learn/``. ``learn/optimizer_steps`` is 0 where the algorithm finds nothing to learn from: then
+        `out` isn't written. ``learn/seconds`` is the sum over all attempts; of one that was killed, what came before
+        its last checkpoint. Writing the weights is not in it.
 
     Raises:
-        LearnerError: a loss was not a number or exploded; `out` wasn't written.
-        ValueError: the manifest can't be read, or holds no samples.
+        LearnerError: a loss, a gradient or the new weights were not a number or exploded, or a picture isn't what was
+            sealed; `out` wasn't written.
+        ValueError: the manifest can't be read, or the starter is needed and wasn't given.
     """
     from rl.model import checkpoint_path, read_commit, remove_leftovers  # torch is heavy; settings are read without it
 
     data = read_manifest(manifest)
-    if not data.samples:
-        raise ValueError(f"manifest {manifest}: expected at least one sample")
+    lessons = lessons_of(data, settings.algorithm)
+    if not lessons.samples:
+        logger.warning("%s: nothing that %s can learn from", manifest, settings.algorithm.name)
+        return {"learn/optimizer_steps": 0}
+    if settings.algorithm.needs_starter and starter is None:
+        raise ValueError(f"algorithm {settings.algorithm.name}: expected the weights that the run began with")
     out.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(out)
     origin = {"round": data.round, **_origin(manifest, parent, settings)}
@@ -118,13 +138,56 @@ def update(manifest: Path, parent: Path, out: Path, *, settings: LearnerSettings
         metrics = commit["metrics"]
     else:
         blobs = BlobStore(manifest.parent.parent / "blobs")
-        metrics = _make_weights(data.samples, blobs, parent, out, settings, origin)
+        _check_pictures(lessons.samples, blobs)
+        if settings.algorithm.needs_starter and starter is not None:
+            lessons = replace(lessons, starter_logprobs=_score_all(starter, lessons.samples, blobs, settings))
+        metrics = _make_weights(lessons, blobs, parent, out, settings, origin)
     checkpoint_path(out).unlink(missing_ok=True)
     return metrics
 
 
+def lessons_of(data: Manifest, algorithm: Algorithm) -> Lessons:
+    """The samples that an algorithm gives an advantage other than 0, which all steps of a trajectory share."""
+    groups: dict[str, list[Attempt]] = defaultdict(list)
+    for attempt in data.attempts:
+        groups[attempt.group].append(attempt)
+    advantages = {
+        attempt.trajectory_id: advantage
+        for group in groups.values()
+        for attempt, advantage in zip(group, algorithm.advantages([a.reward for a in group]), strict=True)
+    }
+    return Lessons([sample for sample in data.samples if advantages[sample.trajectory_id]], advantages)
+
+
+def _check_pictures(samples: Sequence[Sample], blobs: BlobStore) -> None:
+    """Return if every picture is the one that was sealed. Raises LearnerError."""
+    for name in sorted({name for sample in samples for name in sample.pictures}):
+        try:
+            found = name_of(blobs.get(name))
+        except FileNotFoundError:
+            found = "none"
+        if found != name:
+            raise LearnerError(f"picture {name}: expected a file of that sha256 in {blobs.root}, found {found}")
+
+
+def _score_all(
+    directory: Path, samples: Sequence[Sample], blobs: BlobStore, settings: LearnerSettings
+) -> dict[tuple[str, int], list[float]]:
+    """Log-probs (nats) of every sample's tokens under weights that are loaded for this only."""
+    from rl.model import load_model
+
+    model, scores = load_model(directory, settings), {}
+    for part in micro_batches(samples, settings.micro_tokens):
+        rows = model.score(part, blobs, settings.image_px)
+        scores |= {(sample.trajectory_id, sample.step): row for sample, row in zip(part, rows, strict=True)}
+    return scores
+
+
 def _origin(manifest: Path, parent: Path, settings: LearnerSettings) -> dict[str, Any]:
-    """What new weights are made from, as JSON values: equal origins give equal weights."""
+    """What new weights are made from, as JSON values: equal origins give equal weights.
+
+    The run's first weights are not among it: they never change.
+    """
     commit = parent / "COMMIT.json"
     return {
         "manifest": manifest.name,
@@ -137,7 +200,7 @@ def _origin(manifest: Path, parent: Path, settings: LearnerSettings) -> dict[str
 
 
 def _make_weights(
-    samples: Sequence[Sample],
+    lessons: Lessons,
     blobs: BlobStore,
     parent: Path,
     out: Path,
@@ -150,10 +213,10 @@ def _make_weights(
     began = time.monotonic()
     training = Training(load_model(parent, settings), settings)
     if not _resume(training, checkpoint_path(out), origin):
-        training.progress.parity = measure_parity(training.model, samples, blobs, settings)
+        training.progress.parity = measure_parity(training.model, lessons.samples, blobs, settings)
     began -= training.progress.seconds  # as if the attempts before had ended just now
     due = time.monotonic() + settings.checkpoint_s
-    for _ in training.steps(samples, blobs):
+    for _ in training.steps(lessons, blobs):
         training.progress.seconds = time.monotonic() - began
         if time.monotonic() >= due:
             save_checkpoint(checkpoint_path(out), {"origin": origin, **training.state()})
@@ -182,10 +245,15 @@ def _resume(training: "Training", checkpoint: Path, origin: Mapping[str, Any]) -
     return True
 
 
-def train(model: Any, samples: Sequence[Sample], blobs: BlobStore, settings: LearnerSettings) -> dict[str, float]:
-    """Fit the model to the samples in place; metrics under ``learn/``. Raises LearnerError."""
+def imitate(model: Any, samples: Sequence[Sample], blobs: BlobStore, settings: LearnerSettings) -> dict[str, float]:
+    """Fit the model to the samples in place, each of them worth 1; metrics under ``learn/``. Raises LearnerError."""
+    return train(model, Lessons(samples, {sample.trajectory_id: 1.0 for sample in samples}), blobs, settings)
+
+
+def train(model: Any, lessons: Lessons, blobs: BlobStore, settings: LearnerSettings) -> dict[str, float]:
+    """Fit the model to the lessons in place; metrics under ``learn/``. Raises LearnerError."""
     training = Training(model, settings)
-    for _ in training.steps(samples, blobs):
+    for _ in training.steps(lessons, blobs):
         pass
     return training.progress.metrics()
 
@@ -203,6 +271,8 @@ class Progress:
     seconds: float = 0.0
     parity: dict[str, float] = field(default_factory=dict)
     """Metrics from before the first step; only the first attempt can measure them."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """What the algorithm tells, summed over the trained tokens."""
 
     def metrics(self) -> dict[str, float]:
         """Means and sums under ``learn/``, of at least one step."""
@@ -212,6 +282,7 @@ class Progress:
             "learn/optimizer_steps": self.steps,
             "learn/trained_tokens": self.tokens,
             "learn/read_tokens": self.tokens + self.prompt_tokens,
+            **{f"learn/{name}": total / self.tokens for name, total in self.sums.items()},
         }
 
 
@@ -238,18 +309,21 @@ class Training:
         self.progress = Progress(**state["progress"])
         self.model.restore(self._optimizer, state)
 
-    def steps(self, samples: Sequence[Sample], blobs: BlobStore) -> Iterator[None]:
+    def steps(self, lessons: Lessons, blobs: BlobStore) -> Iterator[None]:
         """Take the optimizer steps that are missing, and yield after each. Raises LearnerError."""
         settings, progress = self._settings, self.progress
-        total_steps = settings.epochs * math.ceil(len(samples) / settings.batch_size)
-        for batch in itertools.islice(batches(samples, settings), progress.steps, None):
+        total_steps = settings.epochs * math.ceil(len(lessons.samples) / settings.batch_size)
+        for batch in itertools.islice(batches(lessons.samples, settings), progress.steps, None):
             share = schedule(progress.steps, total_steps, settings.warmup_share)
             self.model.set_lr(self._optimizer, settings.lr * share)
-            loss = self._add_gradients(batch, blobs)
-            if not math.isfinite(loss) or loss > settings.max_loss:
+            loss = self._add_gradients(batch, lessons, blobs)
+            norm = self.model.clip_gradients(settings.max_grad_norm)
+            if not abs(loss) <= settings.max_loss or not math.isfinite(norm):
                 names = ", ".join(f"{sample.trajectory_id}#{sample.step}" for sample in batch)
-                raise LearnerError(f"loss {loss} in optimizer step {progress.steps + 1}; its samples: {names}")
-            progress.grad_norm += self.model.apply_gradients(self._optimizer, settings.max_grad_norm)
+                where = f"optimizer step {progress.steps + 1}"
+                raise LearnerError(f"loss {loss}, gradient norm {norm} in {where}; its samples: {names}")
+            self.model.apply_gradients(self._optimizer)
+            progress.grad_norm += norm
             progress.loss += loss
             progress.steps += 1
             progress.tokens += _num_tokens(batch)
@@ -258,33 +332,44 @@ class Training:
             crash_point("learn:step")
             yield
 
-    def _add_gradients(self, batch: Sequence[Sample], blobs: BlobStore) -> float:
+    def _add_gradients(self, batch: Sequence[Sample], lessons: Lessons, blobs: BlobStore) -> float:
         """The batch's loss, whose gradients are added up part by part."""
-        loss = 0.0
+        total = 0.0
         for micro in micro_batches(batch, self._settings.micro_tokens):
-            logprobs, mask = self.model.logprobs(micro, blobs, self._settings.image_px)  # (B, T), (B, T)
-            weights = objective_weights(micro, logprobs.detach(), mask)  # (B,)
-            part = -(logprobs * mask * weights[:, None]).sum() / _num_tokens(batch)
-            part.backward()
-            loss += part.item()
-        return loss
+            loss = self._loss(micro, lessons, blobs, _num_tokens(batch))
+            loss.total.backward()
+            total += loss.total.item()
+            for name, value in loss.sums.items():
+                self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
+        return total
+
+    def _loss(self, micro: Sequence[Sample], lessons: Lessons, blobs: BlobStore, num_tokens: int) -> Loss:
+        logprobs_BR, mask_BR = self.model.logprobs(micro, blobs, self._settings.image_px)
+        starter = [lessons.starter_logprobs.get((sample.trajectory_id, sample.step), ()) for sample in micro]
+        advantages = [lessons.advantages[sample.trajectory_id] for sample in micro]
+        return self._settings.algorithm.loss(
+            Batch(
+                logprobs_BR=logprobs_BR,
+                mask_BR=mask_BR,
+                behaviour_BR=_padded([sample.logprobs for sample in micro], mask_BR),
+                starter_BR=_padded(starter, mask_BR),
+                advantages_B=mask_BR.new_tensor(advantages),
+                num_tokens=num_tokens,
+                batch_size=self._settings.batch_size,
+            )
+        )
+
+
+def _padded(rows: Sequence[Sequence[float]], mask_BR: Any) -> Any:
+    """Rows as one tensor shaped like the mask: 0 where that is 0, and NaN throughout a row that is empty."""
+    padded_BR = mask_BR.new_zeros(mask_BR.shape).masked_fill(mask_BR.bool(), math.nan)
+    for b, row in enumerate(rows):
+        padded_BR[b, : len(row)] = padded_BR.new_tensor(row)
+    return padded_BR
 
 
 def _num_tokens(batch: Sequence[Sample]) -> int:
     return sum(len(sample.token_ids) for sample in batch)
-
-
-def objective_weights(samples: Sequence[Sample], logprobs_BR: Any, mask_BR: Any) -> Any:
-    """What each sample's log-prob weighs in the objective, (B,): its advantage, tapered where that is negative.
-
-    Example: an advantage of -0.5 and a response that is now a fifth as likely as when it was sampled weigh -0.1.
-    """
-    steps_B = (logprobs_BR * mask_BR).sum(1).tolist()
-    weights = [
-        sample.advantage * math.exp(min(0.0, now - sum(sample.logprobs))) if sample.advantage < 0 else sample.advantage
-        for sample, now in zip(samples, steps_B, strict=True)
-    ]
-    return logprobs_BR.new_tensor(weights)
 
 
 def schedule(step: int, total_steps: int, warmup_share: float) -> float:

@@ -18,8 +18,8 @@ from policy.trajectory import ActionKind, Observation, Step, Trajectory
 from proposer.look import Look
 from proposer.propose import ProposerSettings, shows_names
 from rl.evidence import reason
+from rl.manifest import Sample
 from rl.model import encode
-from rl.selection import Sample
 
 Item = TypeVar("Item")
 

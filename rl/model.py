@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -33,8 +34,8 @@ from policy.crash import crash_point
 from policy.files import sync
 from policy.marks import scaled
 from proposer.generate import Prompt
-from rl.learner import LearnerSettings
-from rl.selection import Sample
+from rl.learner import LearnerError, LearnerSettings
+from rl.manifest import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -68,13 +69,16 @@ class TrainedModel:
         for group in optimizer.param_groups:
             group["lr"] = lr
 
-    def apply_gradients(self, optimizer: torch.optim.Optimizer, max_norm: float) -> float:
-        """One clipped optimizer step; the gradients' norm before clipping."""
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, max_norm)
+    def clip_gradients(self, max_norm: float) -> float:
+        """Clip the gradients together to a norm; what it was before, not a finite number if one of them isn't."""
+        return float(torch.nn.utils.clip_grad_norm_(self.parameters, max_norm))
+
+    @staticmethod
+    def apply_gradients(optimizer: torch.optim.Optimizer) -> None:
+        """One optimizer step; the gradients are gone then."""
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         _give_back_memory()
-        return float(norm)
 
     def state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """What optimizer steps change: ``parameters`` and ``optimizer``; the tensors are the live ones, not copies."""
@@ -262,6 +266,9 @@ def save_weights(model: TrainedModel, parent: Path, out: Path, commit: dict[str,
 
     Processor and tokenizer files are copied from the parent, so that every version is served alike. COMMIT.json also
     holds the canary's log-probs, with pictures of `image_px`, by which the server is known to serve these weights.
+
+    Raises:
+        LearnerError: those aren't numbers; nothing was written.
     """
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -272,6 +279,9 @@ def save_weights(model: TrainedModel, parent: Path, out: Path, commit: dict[str,
             shutil.copy2(file, temporary / file.name)
     hashes = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
     song = sing(TrainedModel(network, model.processor), image_px)
+    if not all(math.isfinite(logprob) for verse in song.values() for logprob in verse):
+        shutil.rmtree(temporary)
+        raise LearnerError(f"{out}: expected log-probs of the canary that are numbers, got {song}")
     (temporary / "COMMIT.json").write_text(json.dumps(commit | {"canary": song, "files": hashes}, indent=2))
     for file in temporary.iterdir():
         sync(file)

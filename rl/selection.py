@@ -1,32 +1,37 @@
-"""Which steps are learned from: filtered behaviour cloning's filter, balanced over tasks (PAE, section 4.4).
+"""Which steps are learned from, by what the algorithm learns from (rl/algorithms).
 
-In: trajectories and verdicts. Out: samples, and for each filter how many trajectories or steps it kept and dropped.
-The paper keeps every successful trajectory; kept all, easy tasks drown the rest: here a task gives at most
-`max_per_task` of its successes, shortest first, a task that always succeeds gives one, and no shape of trajectory (its
-website and sequence of actions) may give more than `max_per_shape`. Where `same_answer` is set, what a judge let pass
-must also agree with the task's other successes. Where `max_failures_per_task` is set, failed attempts at tasks that
-also succeed are learned from too, with a negative advantage: what not to do where it is known that it can be done.
+In: judged attempts. Out: samples, the attempts that they are compared with, and for each filter how many attempts or
+steps it kept and dropped.
+
+Successes (filtered behaviour cloning's filter, PAE, section 4.4) are balanced over tasks: the paper keeps every
+successful trajectory; kept all, easy tasks drown the rest: here a task gives at most `max_per_task` of its successes,
+shortest first, a task that always succeeds gives one, and no shape of trajectory (its website and sequence of actions)
+may give more than `max_per_shape`. Where the algorithm takes failures too, failed attempts at tasks that give successes
+are selected as well, at most `max_failures_per_task`: what not to do where it is known that it can be done.
+
+Groups are the attempts at one task, all of them: those whose attempts all succeeded or all failed are dropped, since
+there is nothing to compare. A step that two attempts share, and that one takes for better and one for worse, is kept
+twice.
+
+An undecided attempt is neither a success nor a failure, and is in no group. Where `same_answer` is set, a success must
+also agree with the task's other successes, else it is undecided.
 """
 
-import hashlib
-import json
-import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from evaluator.verdict import Judgement, Verdict
+from evaluator.verdict import Judgement
 from policy.trajectory import Step, Trajectory
-
-MANIFEST_VERSION = 1
+from rl.algorithms.base import LearnsFrom
+from rl.manifest import Attempt, Sample
 
 
 class SelectionSettings(BaseModel):
-    """Filter and balance."""
+    """Filter and balance. The limits by number are for algorithms that imitate; groups are taken whole."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -38,45 +43,26 @@ class SelectionSettings(BaseModel):
     """Whether a task's successes must agree: of different answers to one task at most one is right, so only those with
     the most frequent one are kept, and none where two are equally frequent. For tasks whose right answer is a fact."""
     max_failures_per_task: int = Field(default=0, ge=0)
-    """Failed trajectories kept of a task that gives successes too, shortest first; 0: none, as in the paper."""
+    """With the algorithm ``topr``: failed trajectories kept of a task that gives successes too, shortest first."""
     max_per_shape: int = Field(default=40, ge=1)
     """Trajectories kept with the same website and sequence of action kinds."""
+    replay_rounds: int = Field(default=0, ge=0)
+    """Rounds before this one whose attempts are selected from as well; 0: each round learns from its own."""
 
 
-class Sample(BaseModel):
-    """One step to learn from: the exact tokens that were read and sampled."""
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An attempt, and what the judge made of it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    trajectory: Trajectory
+    judgement: Judgement
+    age: int = 0
+    """Rounds since it was made."""
 
-    trajectory_id: str
-    step: int
-    """Index of the step in its trajectory, from 0."""
-    prompt_ids: tuple[int, ...]
-    """Prompt as the server saw it, image tokens expanded."""
-    token_ids: tuple[int, ...]
-    """Response as sampled, end of turn included."""
-    logprobs: tuple[float, ...]
-    """Behaviour log-probs (nats) of `token_ids`; empty where they are not known."""
-    temperature: float = Field(default=1.0, gt=0)
-    """The sampling temperature: the policy is the distribution sampled from, so its logits are divided by it."""
-    pictures: tuple[str, ...]
-    """Blob names of the pictures in the prompt, in order."""
-    weights: int | None
-    """Policy version that sampled the step."""
-    advantage: float = 1.0
-    """What the step's log-prob weighs in the objective: 1 for a step of a success. For one of a failure it is minus the
-    share of successes among its task's decided attempts: the more often a task is done, the more a failure is to blame.
-    """
-
-
-class Manifest(BaseModel):
-    """The learner's only data input. Pictures lie in the blob store beside the manifest's folder, at ``../blobs``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    version: int = MANIFEST_VERSION
-    round: int
-    samples: tuple[Sample, ...]
+    @property
+    def is_success(self) -> bool:
+        """Whether it is worth 1; undecided ones are to be left out before."""
+        return self.judgement is Judgement.SUCCESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,147 +70,165 @@ class Selection:
     """What is learned from this round."""
 
     samples: tuple[Sample, ...]
+    attempts: tuple[Attempt, ...]
+    """All that the samples' trajectories are compared with, and these themselves."""
     counts: dict[str, int]
     """What each filter kept and dropped."""
 
 
-def select(
-    trajectories: Sequence[Trajectory], verdicts: Iterable[Verdict], settings: SelectionSettings, seed: int
-) -> Selection:
-    """The samples of one round. Undecided verdicts are neither kept nor counted as failures."""
-    judged = {verdict.trajectory_id: verdict.judgement for verdict in verdicts}
-    attempts = [t for t in sorted(trajectories, key=lambda t: t.id) if t.outcome.is_agents and t.id in judged]
-    decided: dict[str, list[Trajectory]] = defaultdict(list)
-    for trajectory in attempts:
-        if judged[trajectory.id] is not Judgement.UNDECIDED:
-            decided[trajectory.task.id].append(trajectory)
-    kept, counts = _successes(decided, judged, settings, seed)
-    kept_tasks = sorted({t.task.id for t in kept})
-    failed = [
-        failure for task in kept_tasks for failure in _failed(decided[task], judged, settings.max_failures_per_task)
-    ]
-    weighed = [*((t, 1.0) for t in kept), *failed]
-    samples = tuple(sorted(_samples(weighed), key=lambda sample: (sample.trajectory_id, sample.step)))
-    counts |= {
-        "kept_tasks": len(kept_tasks),
-        "kept_failures": len(failed),
-        "kept_failed_steps": sum(sample.advantage < 0 for sample in samples),
-        "kept_steps": len(samples),
-    }
-    return Selection(samples, counts)
+Groups = Mapping[str, Sequence[Judged]]
+"""Attempts by task."""
 
 
-def _successes(
-    decided: Mapping[str, Sequence[Trajectory]],
-    judged: Mapping[str, Judgement],
-    settings: SelectionSettings,
-    seed: int,
-) -> tuple[list[Trajectory], dict[str, int]]:
-    """The successes to learn from, and how many trajectories each filter kept and dropped."""
-    successes = [[t for t in ts if judged[t.id] is Judgement.SUCCESS] for ts in decided.values()]
-    agreed = [_agreeing(ts) if settings.same_answer else ts for ts in successes]
-    sizes = map(len, decided.values())
-    balanced = [t for ts, size in zip(agreed, sizes, strict=True) for t in _balanced(ts, size, settings)]
-    random.Random(seed).shuffle(balanced)
-    kept = _limit_shapes(balanced, settings.max_per_shape)
-    num_successes, num_agreed = (sum(map(len, groups)) for groups in (successes, agreed))
-    return kept, {
+def select(attempts: Iterable[Judged], settings: SelectionSettings, learns_from: LearnsFrom, seed: int) -> Selection:
+    """The samples of one round. What the agent did not end is left out, and so is what is undecided."""
+    ended = sorted((a for a in attempts if a.trajectory.outcome.is_agents), key=lambda a: a.trajectory.id)
+    decided: dict[str, list[Judged]] = defaultdict(list)
+    for attempt in ended:
+        if attempt.judgement is not Judgement.UNDECIDED:
+            decided[attempt.trajectory.task.id].append(attempt)
+    trusted = {task: _agreeing(group) if settings.same_answer else group for task, group in decided.items()}
+    num_successes, num_agreed = (sum(a.is_success for g in groups.values() for a in g) for groups in (decided, trusted))
+    counts = {
+        "undecided": len(ended) - sum(map(len, decided.values())),
         "successes": num_successes,
         "dropped_by_disagreement": num_successes - num_agreed,
-        "dropped_by_task_balance": num_agreed - len(balanced),
-        "dropped_by_shape_balance": len(balanced) - len(kept),
-        "kept_trajectories": len(kept),
     }
+    if learns_from is LearnsFrom.GROUPS:
+        selection = _groups(trusted)
+    else:
+        num_decided = {task: len(group) for task, group in decided.items()}
+        max_failures = settings.max_failures_per_task if learns_from is LearnsFrom.FAILURES_TOO else 0
+        selection = _successes(trusted, num_decided, settings, max_failures, seed)
+    return Selection(selection.samples, selection.attempts, counts | selection.counts)
 
 
-def _agreeing(successes: Sequence[Trajectory]) -> list[Trajectory]:
-    """A task's successes with the answer that most of them gave (case and outer punctuation ignored)."""
-    answers = Counter(_plain(trajectory.answer) for trajectory in successes)
-    if len(answers) > 1:
-        (answer, most), (_, second) = answers.most_common(2)
-        return [t for t in successes if _plain(t.answer) == answer] if most > second else []
-    return list(successes)
+def _agreeing(group: Sequence[Judged]) -> list[Judged]:
+    """A task's attempts without the successes whose answer isn't that of most (case, outer punctuation ignored)."""
+    answers = Counter(_plain(attempt.trajectory.answer) for attempt in group if attempt.is_success)
+    if len(answers) < 2:
+        return list(group)
+    (answer, most), (_, second) = answers.most_common(2)
+    right = answer if most > second else None
+    return [a for a in group if not a.is_success or _plain(a.trajectory.answer) == right]
 
 
 def _plain(answer: str | None) -> str:
     return (answer or "").casefold().strip(" .,;:!'\"")
 
 
-def _balanced(successes: Sequence[Trajectory], num_decided: int, settings: SelectionSettings) -> list[Trajectory]:
+def _successes(
+    trusted: Groups, num_decided: Mapping[str, int], settings: SelectionSettings, max_failures: int, seed: int
+) -> Selection:
+    """Successes, balanced over tasks, and at most so many failures of each task that gives some."""
+    successes = {task: [a for a in group if a.is_success] for task, group in trusted.items()}
+    balanced = [a for task, group in successes.items() for a in _balanced(group, num_decided[task], settings)]
+    random.Random(seed).shuffle(balanced)
+    kept = _limit_shapes(balanced, settings.max_per_shape)
+    tasks = sorted({a.trajectory.task.id for a in kept})
+    failed = [a for task in tasks for a in _shortest([a for a in trusted[task] if not a.is_success], max_failures)]
+    samples = _distinct([*kept, *failed])
+    counts = {
+        "dropped_by_task_balance": sum(map(len, successes.values())) - len(balanced),
+        "dropped_by_shape_balance": len(balanced) - len(kept),
+        "kept_trajectories": len(kept),
+        "kept_tasks": len(tasks),
+        "kept_failures": len(failed),
+    }
+    return _selection(samples, [trusted[task] for task in tasks], counts)
+
+
+def _balanced(successes: Sequence[Judged], num_decided: int, settings: SelectionSettings) -> list[Judged]:
     saturated = len(successes) == num_decided > 1
     limit = settings.max_per_saturated_task if saturated else settings.max_per_task
     return _shortest(successes, limit)
 
 
-def _shortest(trajectories: Iterable[Trajectory], limit: int) -> list[Trajectory]:
-    return sorted(trajectories, key=lambda t: (len(t.steps), t.id))[:limit]
+def _shortest(attempts: Iterable[Judged], limit: int) -> list[Judged]:
+    return sorted(attempts, key=lambda a: (len(a.trajectory.steps), a.trajectory.id))[:limit]
 
 
-def _limit_shapes(trajectories: Iterable[Trajectory], limit: int) -> list[Trajectory]:
+def _limit_shapes(attempts: Iterable[Judged], limit: int) -> list[Judged]:
     seen: Counter[tuple[str, ...]] = Counter()
     kept = []
-    for trajectory in trajectories:
+    for attempt in attempts:
+        trajectory = attempt.trajectory
         shape = (trajectory.task.website.name, *(step.action.kind for step in trajectory.steps if step.action))
         seen[shape] += 1
         if seen[shape] <= limit:
-            kept.append(trajectory)
+            kept.append(attempt)
     return kept
 
 
-def _failed(
-    decided: Sequence[Trajectory], judged: Mapping[str, Judgement], limit: int
-) -> list[tuple[Trajectory, float]]:
-    """A task's shortest failures with their advantage."""
-    failures = [t for t in decided if judged[t.id] is Judgement.FAILURE]
-    advantage = len(failures) / len(decided) - 1
-    return [(t, advantage) for t in _shortest(failures, limit)]
-
-
-def _samples(weighed: Iterable[tuple[Trajectory, float]]) -> list[Sample]:
+def _distinct(attempts: Iterable[Judged]) -> list[Sample]:
     """Each pair of prompt and response once; one that a success holds too, and those come first, isn't to blame.
 
     Of successes the well-formed steps. Of failures the malformed ones as well, but none of unknown log-probs: without
     them there is no telling how far a step has been unlearned already.
     """
     distinct: dict[tuple[tuple[int, ...], tuple[int, ...]], Sample] = {}
-    for trajectory, advantage in weighed:
-        for index, step in enumerate(trajectory.steps):
-            usable = step.action is not None if advantage > 0 else len(step.logprobs) == len(step.token_ids)
-            if usable and step.token_ids:
-                distinct.setdefault((step.prompt_ids, step.token_ids), _sample(trajectory.id, index, step, advantage))
+    for attempt in attempts:
+        for index, step in enumerate(attempt.trajectory.steps):
+            usable = step.action is not None if attempt.is_success else _has_logprobs(step)
+            if usable and _has_tokens(step):
+                distinct.setdefault((step.prompt_ids, step.token_ids), _sample(attempt.trajectory.id, index, step))
     return list(distinct.values())
 
 
-def _sample(trajectory_id: str, index: int, step: Step, advantage: float) -> Sample:
+def _groups(trusted: Groups) -> Selection:
+    """The groups of which some attempts succeeded and some failed: every step of them, well-formed or not."""
+    shares = {task: [a.is_success for a in group] for task, group in trusted.items() if group}
+    mixed = [trusted[task] for task, successes in shares.items() if any(successes) and not all(successes)]
+    kept = [attempt for group in mixed for attempt in group]
+    steps = [(a.trajectory.id, index, step) for a in kept for index, step in enumerate(a.trajectory.steps)]
+    usable = [place for place in steps if _has_tokens(place[2]) and _has_logprobs(place[2])]
+    counts = {
+        "groups": len(shares),
+        "dropped_groups_of_one": sum(len(successes) == 1 for successes in shares.values()),
+        "dropped_groups_all_succeeded": sum(len(s) > 1 and all(s) for s in shares.values()),
+        "dropped_groups_all_failed": sum(len(s) > 1 and not any(s) for s in shares.values()),
+        "dropped_steps_without_logprobs": len(steps) - len(usable),
+        "kept_trajectories": sum(attempt.is_success for attempt in kept),
+        "kept_tasks": len(mixed),
+        "kept_failures": sum(not attempt.is_success for attempt in kept),
+    }
+    return _selection([_sample(*place) for place in usable], mixed, counts)
+
+
+def _selection(samples: Iterable[Sample], groups: Iterable[Sequence[Judged]], counts: Mapping[str, int]) -> Selection:
+    """In the order of their names, so that it doesn't depend on the order of arrival."""
+    ordered = tuple(sorted(samples, key=lambda sample: (sample.trajectory_id, sample.step)))
+    attempts = sorted((_attempt(a) for group in groups for a in group), key=lambda attempt: attempt.trajectory_id)
+    failures = {attempt.trajectory_id for attempt in attempts if not attempt.reward}
+    steps = {
+        "kept_failed_steps": sum(sample.trajectory_id in failures for sample in ordered),
+        "kept_steps": len(ordered),
+    }
+    return Selection(ordered, tuple(attempts), {**counts, **steps})
+
+
+def _attempt(attempt: Judged) -> Attempt:
+    trajectory = attempt.trajectory
+    reward = 1 if attempt.is_success else 0
+    return Attempt(trajectory_id=trajectory.id, group=trajectory.task.id, reward=reward, age=attempt.age)
+
+
+def _has_tokens(step: Step) -> bool:
+    return bool(step.prompt_ids and step.token_ids)
+
+
+def _has_logprobs(step: Step) -> bool:
+    return len(step.logprobs) == len(step.token_ids)
+
+
+def _sample(trajectory_id: str, index: int, step: Step) -> Sample:
     return Sample(
         trajectory_id=trajectory_id,
         step=index,
         prompt_ids=step.prompt_ids,
         token_ids=step.token_ids,
-        logprobs=step.logprobs,
+        logprobs=step.logprobs if _has_logprobs(step) else (),
         temperature=step.temperature or 1.0,
         pictures=(step.observation.screenshot,) if step.pictured else (),
         weights=step.weights,
-        advantage=advantage,
     )
-
-
-def write_manifest(path: Path, selection: Selection, round: int) -> str:
-    """Write a round's manifest atomically; the sha256 of the file."""
-    data = Manifest(round=round, samples=selection.samples).model_dump_json().encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    return hashlib.sha256(data).hexdigest()
-
-
-def read_manifest(path: Path) -> Manifest:
-    """A manifest. Raises ValueError if the file isn't one."""
-    try:
-        return Manifest.model_validate(json.loads(path.read_bytes()))
-    except ValueError as error:
-        raise ValueError(f"manifest {path}: {error}") from error

@@ -38,11 +38,11 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 from policy.blobs import BlobStore
 from policy.trajectory import Trajectory
 from rl.demonstrate import collect, scripts, solutions, stumbles, training_tasks
-from rl.learner import LearnerSettings, train
+from rl.learner import LearnerSettings, imitate
 from rl.lessons import judge_lessons, policy_lessons, proposer_lessons
+from rl.manifest import Sample
 from rl.model import load_model
 from rl.practise import practise
-from rl.selection import Sample
 from sites.contract import GoldTask
 
 logger = logging.getLogger(__name__)
@@ -235,7 +235,7 @@ def _teach(
 ) -> dict[str, float]:
     logger.info("%s: %d lessons", out.name, len(lessons))
     model = load_model(base, settings, train_vision=True)
-    metrics = train(model, lessons, blobs, settings)
+    metrics = imitate(model, lessons, blobs, settings)
     model.network.peft_config["default"].base_model_name_or_path = PACKAGE  # not where it lay on this machine
     model.network.to(torch.bfloat16).save_pretrained(out)
     (out / "README.md").unlink()  # a form that peft leaves to be filled in

@@ -1,7 +1,11 @@
 """Records for tests, built from the real types."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 from policy.trajectory import Action, ActionKind, Element, Observation, Outcome, Step, Trajectory
 from proposer.task import Task, Website
+from rl.manifest import Attempt, Manifest, Sample
 
 SHOP = Website(name="shop", url="practice:shop", description="A shop.")
 
@@ -24,6 +28,16 @@ def step(token: int = 1, action: Action | None = None, screenshot: str = "0" * 6
         logprobs=(-0.5,),
         weights=0,
     )
+
+
+def manifest_of(samples: Sequence[Sample], **rewards: Literal[0, 1]) -> Manifest:
+    """A manifest of round 1: trajectories with a reward are one group, each other one is a success by itself."""
+    names = sorted({sample.trajectory_id for sample in samples} | rewards.keys())
+    attempts = [
+        Attempt(trajectory_id=name, group="g" if name in rewards else name, reward=rewards.get(name, 1))
+        for name in names
+    ]
+    return Manifest(round=1, samples=tuple(samples), attempts=tuple(attempts))
 
 
 def trajectory(

@@ -16,8 +16,8 @@ from launch.cli import app
 from launch.config import Config, RetentionSettings
 from launch.ledger import Ledger
 from policy.blobs import BlobStore
-from rl.selection import Sample, Selection, write_manifest
-from tests.makers import observation, step, trajectory
+from rl.manifest import Sample, write_manifest
+from tests.makers import manifest_of, observation, step, trajectory
 
 ALL = RetentionSettings(keep_last=99)
 
@@ -81,7 +81,7 @@ def test_pictures_are_kept_wherever_a_file_still_names_them(config: Config) -> N
     sample = Sample(
         trajectory_id="x", step=0, prompt_ids=(1,), token_ids=(1,), logprobs=(), pictures=(learned,), weights=0
     )
-    write_manifest(run_dir / "manifests" / "round-0001.json", Selection((sample,), {}), round=1)
+    write_manifest(run_dir / "manifests" / "round-0001.json", manifest_of([sample]))
     assert blobs(run_dir) == set(names)
     assert "pictures that nothing shows: 2 (0.0 MB) removed" in clean(run_dir)
     assert blobs(run_dir) == set(names) - {discarded, looked_at}

@@ -1,11 +1,14 @@
 """Configs: every shipped one loads, and what is wrong with one is said in a line."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from launch import config as configs
 from launch.config import ConfigError
+from rl.algorithms.filtered_bc import FilteredBC
+from rl.algorithms.grpo import GRPO
 
 MINIMAL = """
 [run]
@@ -49,8 +52,8 @@ def test_every_key_is_documented() -> None:
         section = sections.pop()
         for name, field in section.model_fields.items():
             assert field.description or section.__module__.startswith(("policy.browser", "proposer.task")), name
-            if isinstance(field.annotation, type) and hasattr(field.annotation, "model_fields"):
-                sections.append(field.annotation)
+            kinds = get_args(field.annotation) if field.discriminator else (field.annotation,)
+            sections += [kind for kind in kinds if isinstance(kind, type) and hasattr(kind, "model_fields")]
 
 
 def test_overrides_set_nested_keys_of_any_type(toml: Path) -> None:
@@ -72,6 +75,18 @@ def test_overrides_set_nested_keys_of_any_type(toml: Path) -> None:
         ("rounds", "expected section.key=value"),
         ('serving={replicas=3, base_urls=["http://a", "http://b"]}', "3 to be started, and 2 named by base_urls"),
         ('serving.base_urls=["http://a", "http://a"]', "serving: base_urls: addresses must differ"),
+        (
+            "learner.algorithm.name=ppo",
+            "does not match any of the expected tags: 'filtered_bc'",
+        ),
+        ("learner.algorithm={name='grpo', lambda=1}", "learner.algorithm.grpo.lambda: unknown key"),
+        (
+            "learner.algorithm={name='grpo', kl=-1}",
+            "learner.algorithm.grpo.kl: Input should be greater than",
+        ),
+        ("learner.algorithm.name=grpo", "rollout.samples_per_task: expected at least 2, to compare, with grpo"),
+        ("learner.algorithm.name=topr", "selection.max_failures_per_task: expected at least 1 with topr"),
+        ("selection.max_failures_per_task=1", "selection.max_failures_per_task: expected 0 with filtered_bc"),
         ("serving={replicas=2, port=8000}", "serving: port: expected 0 (any free one) with 2 replicas, got 8000"),
     ],
 )
@@ -80,6 +95,20 @@ def test_a_mistake_is_named_with_its_key_in_one_line(toml: Path, override: str, 
         configs.load(toml, [override])
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_replay_needs_an_algorithm_that_takes_it(toml: Path) -> None:
+    group = ["rollout.samples_per_task=2", "selection.replay_rounds=2"]
+    assert configs.load(toml, [*group, "learner.algorithm.name=off_policy"]).selection.replay_rounds == 2
+    with pytest.raises(ConfigError, match=r"selection\.replay_rounds: expected 0 with rloo, which is on-policy"):
+        configs.load(toml, [*group, "learner.algorithm.name=rloo"])
+
+
+def test_a_recipe_is_an_algorithm_with_its_own_settings(toml: Path) -> None:
+    recipe = ["rollout.samples_per_task=4", "learner.algorithm={name='grpo', kl=0.01}"]
+    algorithm = configs.load(toml, recipe).learner.algorithm
+    assert algorithm == GRPO(kl=0.01)
+    assert configs.load(toml).learner.algorithm == FilteredBC()
 
 
 def test_a_missing_file_names_the_built_in_configs() -> None:

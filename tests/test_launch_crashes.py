@@ -78,7 +78,9 @@ class Hands:
             ),
         )
 
-    async def learn(self, manifest: Path, parent: Path, out: Path, settings: LearnerSettings) -> dict[str, float]:
+    async def learn(
+        self, manifest: Path, parent: Path, out: Path, starter: Path, settings: LearnerSettings
+    ) -> dict[str, float]:
         sha256 = hashlib.sha256(manifest.read_bytes() + parent.name.encode()).hexdigest()
         inbox.write_atomic(
             out / "COMMIT.json", json.dumps({"files": {"model": sha256, "seed": settings.seed}}).encode()

@@ -10,10 +10,10 @@ import pytest
 
 import evaluator.judge
 from bench.scripted import ScriptedServer, quick_answers
-from evaluator.verdict import Judgement
+from evaluator.verdict import Judgement, Verdict
 from launch import config as configs
 from launch import inbox, stages
-from launch.books import Phase, Purpose, WeightsRow
+from launch.books import LedgerError, Phase, Purpose, WeightsRow
 from launch.errors import RunFailed, Stopped, WorkerLost
 from launch.ledger import Ledger
 from launch.team import Team, make_team
@@ -24,6 +24,13 @@ from policy.server_settings import ServerSettings
 from policy.trajectory import Observation, Outcome, Step, Trajectory
 from proposer.generate import ModelError, Prompt, Response, Sampling
 from proposer.task import Task, Website
+from rl.algorithms.base import Algorithm
+from rl.algorithms.filtered_bc import FilteredBC
+from rl.algorithms.grpo import GRPO
+from rl.algorithms.off_policy import OffPolicy
+from rl.learner import LearnerSettings
+from rl.manifest import read_manifest
+from tests.makers import step, trajectory
 
 SHOP = Website(name="shop", url="practice:shop")
 NUM_TASKS = 24
@@ -193,6 +200,122 @@ async def test_an_empty_selection_seals_a_manifest_and_trains_nothing(team: Team
     await stages.train(team, 1)
     assert team.ledger.manifest(1) is None
     assert [event.kind for event in team.ledger.events()] == ["unchanged"]
+
+
+class Learner:
+    """In the place of the learner's process: tells what it was given, and that there was nothing to learn from."""
+
+    async def learn(
+        self, manifest: Path, parent: Path, out: Path, starter: Path, settings: LearnerSettings
+    ) -> dict[str, float]:
+        self.given = (manifest, parent, out, starter)
+        return {"learn/optimizer_steps": 0}
+
+
+def judged(team: Team, k: int, *judgements: Judgement) -> None:
+    """A finished round's attempts at one task."""
+    team.ledger.plan(k, Purpose.TRAIN, [Task(website=SHOP, instruction=f"Of round {k}.")], len(judgements))
+    episodes = [e for e in team.ledger.missing_episodes(k, Purpose.TRAIN) if e.task.instruction == f"Of round {k}."]
+    for number, (episode, judgement) in enumerate(zip(episodes, judgements, strict=True)):
+        steps = (step(100 * k + number),)
+        record = trajectory(episode.id, final=steps[0].observation).model_copy(
+            update={"task": episode.task, "steps": steps}
+        )
+        inbox.deliver(team.run_dir, record)
+        inbox.take(team.run_dir, team.ledger, record)
+        verdict = Verdict(trajectory_id=record.id, judgement=judgement, reason="", judge="j", prompt_hash="h")
+        team.ledger.commit_verdict(verdict)
+
+
+def choose(team: Team, algorithm: Algorithm, replay_rounds: int = 0) -> None:
+    learner = team.config.learner.model_copy(update={"algorithm": algorithm})
+    selection = team.config.selection.model_copy(update={"replay_rounds": replay_rounds, "same_answer": False})
+    team.config = team.config.model_copy(update={"learner": learner, "selection": selection})
+
+
+S, F, U = Judgement.SUCCESS, Judgement.FAILURE, Judgement.UNDECIDED
+
+
+@pytest.mark.parametrize(("algorithm", "rewards"), [(GRPO(), [0, 1]), (FilteredBC(), [0, 1])])
+@pytest.mark.asyncio
+async def test_the_sealed_manifest_tells_rewards_and_groups(
+    team: Team, algorithm: Algorithm, rewards: list[int]
+) -> None:
+    judged(team, 1, S, F, U)
+    choose(team, algorithm)
+    await stages.seal(team, 1)
+    path = team.ledger.manifest(1)
+    assert path is not None
+    data = read_manifest(path)
+    assert sorted(attempt.reward for attempt in data.attempts) == rewards
+    assert len({attempt.group for attempt in data.attempts}) == 1
+    assert len(data.samples) == (2 if algorithm == GRPO() else 1)
+    assert team.ledger.metrics(1)["learn/undecided"] == 1
+
+
+@pytest.mark.asyncio
+async def test_replay_takes_the_rounds_that_the_bound_allows_and_tells_their_age(team: Team) -> None:
+    for k in (1, 2, 3):
+        team.ledger.begin_round(k, Phase.SEAL)
+        judged(team, k, S, F)
+    choose(team, OffPolicy(), replay_rounds=1)
+    await stages.seal(team, 3)
+    path = team.ledger.manifest(3)
+    assert path is not None
+    data = read_manifest(path)
+    assert {(attempt.trajectory_id[0], attempt.age) for attempt in data.attempts} == {("2", 1), ("3", 0)}
+    assert {sample.trajectory_id[0] for sample in data.samples} == {"2", "3"}
+
+
+@pytest.mark.asyncio
+async def test_without_a_mixed_group_nothing_is_trained_and_why_is_counted(team: Team) -> None:
+    judged(team, 1, S, S)
+    choose(team, GRPO())
+    await stages.seal(team, 1)
+    await stages.train(team, 1)
+    assert [event.kind for event in team.ledger.events()] == ["unchanged"]
+    assert team.ledger.metrics(1)["learn/dropped_groups_all_succeeded"] == 1
+
+
+@pytest.mark.asyncio
+async def test_a_manifest_that_was_changed_after_it_was_sealed_is_refused(team: Team) -> None:
+    judged(team, 1, S)
+    await stages.seal(team, 1)
+    path = team.ledger.manifest(1)
+    assert path is not None
+    path.write_bytes(path.read_bytes().replace(b'"reward":1', b'"reward":0'))
+    with pytest.raises(LedgerError, match=rf"{path.name}: not the manifest that was sealed"):
+        await stages.train(team, 1)
+    path.unlink()
+    with pytest.raises(LedgerError, match="not the manifest that was sealed"):
+        await stages.train(team, 1)
+
+
+@pytest.mark.asyncio
+async def test_what_is_sealed_is_not_sealed_again(team: Team) -> None:
+    judged(team, 1, S, F)
+    await stages.seal(team, 1)
+    path = team.ledger.manifest(1)
+    assert path is not None
+    before = path.read_bytes()
+    choose(team, GRPO())  # as `resume --set` may between sealing and training
+    await stages.seal(team, 1)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.asyncio
+async def test_a_learner_that_finds_nothing_leaves_the_weights_and_it_is_noted(team: Team) -> None:
+    judged(team, 1, S)
+    learner = Learner()
+    team.workers = cast(Workers, learner)
+    team.ledger.commit_weights(WeightsRow(0, None, -1, "/starter"))
+    await stages.seal(team, 1)
+    await stages.train(team, 1)
+    assert learner.given[1:] == (Path("/starter"), team.run_dir / "weights" / "v000001", Path("/starter"))
+    assert [event.text for event in team.ledger.events()] == [
+        "filtered_bc found nothing to learn from, so the weights stay as they are"
+    ]
+    assert [row.version for row in team.ledger.weights()] == [0]
 
 
 def test_a_seed_depends_on_the_run_and_on_what_it_is_for(team: Team) -> None:

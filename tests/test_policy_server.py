@@ -24,8 +24,8 @@ from policy.server_record import ServerRecord, State
 from policy.server_settings import ServerSettings
 from proposer.generate import ModelError, Prompt, Response, Sampling
 from rl.learner import LearnerSettings, measure_parity
+from rl.manifest import Sample
 from rl.model import load_model, sing
-from rl.selection import Sample
 from tests.makers import observation
 
 STARTER = Path(__file__).parents[1] / "starter" / "policy"

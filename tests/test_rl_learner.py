@@ -1,5 +1,6 @@
 """The learner on a tiny random model of the starter's architecture: exact log-probs, right gradients, whole weights."""
 
+import functools
 import hashlib
 import io
 import json
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -23,19 +25,30 @@ from bench.scripted import write_tiny_model
 from policy import canary
 from policy.blobs import BlobStore
 from policy.crash import VARIABLE
+from rl.algorithms.filtered_bc import FilteredBC
+from rl.algorithms.grpo import GRPO
+from rl.algorithms.off_policy import OffPolicy
+from rl.algorithms.rloo import RLOO
+from rl.algorithms.topr import TOPR
 from rl.learner import (
     LearnerError,
     LearnerSettings,
+    Training,
+    _padded,
+    batches,
+    imitate,
+    lessons_of,
     measure_parity,
     micro_batches,
-    objective_weights,
     schedule,
     train,
     update,
 )
+from rl.manifest import Sample, write_manifest
 from rl.model import TrainedModel, load_checkpoint, load_model, save_checkpoint, sing
-from rl.selection import Sample, Selection, write_manifest
+from tests.makers import manifest_of
 
+GROUP_ALGORITHMS = [RLOO(tokens_per_step=8), GRPO(tokens_per_step=8), OffPolicy(tokens_per_step=8)]
 SETTINGS = LearnerSettings(lr=1e-2, lora_rank=4, lora_alpha=8, batch_size=2, num_threads=1)
 
 
@@ -58,8 +71,13 @@ def picture(blobs: BlobStore, colour: str) -> str:
     return blobs.put(buffer.getvalue())
 
 
+@functools.cache
+def processor_of(folder: Path) -> Any:
+    return AutoProcessor.from_pretrained(folder)
+
+
 def sample(folder: Path, blobs: BlobStore, name: str, prompt: str, reply: str, colour: str = "red") -> Sample:
-    processor = AutoProcessor.from_pretrained(folder)
+    processor = processor_of(folder)
     text = f"<|im_start|>user\n<image>{prompt}<|im_end|>\n<|im_start|>assistant\n"
     ids = processor(text=text, images=[Image.new("RGB", (256, 192))]).input_ids[0]
     reply_ids = processor.tokenizer(f"{reply}<|im_end|>", add_special_tokens=False).input_ids
@@ -120,31 +138,20 @@ def test_training_makes_the_trained_responses_likelier(
     settings = SETTINGS.model_copy(update={"lora_rank": lora_rank, "epochs": 5})
     model = load_model(tiny, settings)
     before = [sum(row) for row in model.score(samples, blobs, 256)]
-    metrics = train(model, samples, blobs, settings)
+    metrics = imitate(model, samples, blobs, settings)
     after = [sum(row) for row in model.score(samples, blobs, 256)]
     assert all(late > early for early, late in zip(before, after, strict=True))
     assert metrics["learn/optimizer_steps"] == 10
 
 
-def test_a_failure_weighs_less_the_more_it_is_unlearned(samples: list[Sample]) -> None:
-    recorded = [
-        sample.model_copy(update={"logprobs": (-0.5, -0.5), "token_ids": (1, 2), "advantage": advantage})
-        for sample, advantage in zip(samples, (1.0, -0.5, -0.5), strict=True)
-    ]
-    now = torch.tensor([[-9.0, -9.0], [-0.5, -0.5 + math.log(0.2)], [-0.1, -0.1]])
-    weights = objective_weights(recorded, now, torch.ones(3, 2))
-    assert weights.tolist() == pytest.approx([1.0, -0.1, -0.5])
-
-
 def test_training_unlearns_a_failure_and_leaves_the_rest(tiny: Path, blobs: BlobStore, samples: list[Sample]) -> None:
     model = load_model(tiny, SETTINGS)
-    before = [row for sample in samples for row in model.score([sample], blobs, 256)]
-    known = [sample.model_copy(update={"logprobs": tuple(row)}) for sample, row in zip(samples, before, strict=True)]
-    failure = known[0].model_copy(update={"advantage": -0.5})
-    train(model, [failure, known[1]], blobs, SETTINGS.model_copy(update={"epochs": 20}))
-    failed, done = (sum(model.score([sample], blobs, 256)[0]) for sample in known[:2])
-    assert failed < sum(before[0]) - 1
-    assert done > sum(before[1]) + 1
+    before = known(model, samples, blobs)[:2]
+    settings = SETTINGS.model_copy(update={"epochs": 20, "algorithm": TOPR()})
+    train(model, lessons_of(manifest_of(before, a=0, b=1), TOPR()), blobs, settings)
+    failed, done = known(model, samples, blobs)[:2]
+    assert sum(failed.logprobs) < sum(before[0].logprobs) - 1
+    assert sum(done.logprobs) > sum(before[1].logprobs) + 1
 
 
 def test_cutting_a_batch_into_parts_leaves_the_gradient_as_it_is(
@@ -161,18 +168,173 @@ def test_cutting_a_batch_into_parts_leaves_the_gradient_as_it_is(
     assert cosine > 0.999
 
 
-def test_an_exploding_loss_names_its_batch_and_writes_nothing(
+def known(model: TrainedModel, samples: list[Sample], blobs: BlobStore) -> list[Sample]:
+    """The samples with the model's own log-probs, as if it had just sampled them."""
+    rows = [row for one in samples for row in model.score([one], blobs, 256)]
+    return [one.model_copy(update={"logprobs": tuple(row)}) for one, row in zip(samples, rows, strict=True)]
+
+
+def test_filtered_bc_takes_the_very_steps_of_a_plain_loop(tiny: Path, blobs: BlobStore, samples: list[Sample]) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 2, "micro_tokens": 128})
+    model, plain = load_model(tiny, settings), load_model(tiny, settings)
+    train(model, lessons_of(manifest_of(samples), FilteredBC()), blobs, settings)
+    optimizer = torch.optim.AdamW(plain.parameters, lr=1, betas=(0.9, 0.95), weight_decay=0)
+    for number, batch in enumerate(batches(samples, settings)):
+        optimizer.param_groups[0]["lr"] = settings.lr * schedule(number, 4, settings.warmup_share)
+        for micro in micro_batches(batch, settings.micro_tokens):
+            logprobs, mask = plain.logprobs(micro, blobs, settings.image_px)
+            (-(logprobs * mask).sum() / sum(len(one.token_ids) for one in batch)).backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters, settings.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(model.parameters, plain.parameters, strict=True))
+
+
+@pytest.mark.parametrize("algorithm", GROUP_ALGORITHMS, ids=lambda algorithm: algorithm.name)
+def test_a_group_makes_its_success_likelier_and_its_failure_less_likely(
+    tiny: Path, blobs: BlobStore, samples: list[Sample], algorithm: RLOO | GRPO | OffPolicy
+) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 10, "algorithm": algorithm})
+    model = load_model(tiny, settings)
+    before = known(model, samples, blobs)
+    metrics = train(model, lessons_of(manifest_of(before, a=0, b=1), algorithm), blobs, settings)
+    after = known(model, samples, blobs)
+    failed, done, _ = (sum(new.logprobs) - sum(old.logprobs) for new, old in zip(after, before, strict=True))
+    assert failed < -0.5
+    assert done > 0.5
+    assert metrics["learn/optimizer_steps"] == 10  # the third sample is alone: there is nothing to compare it with
+    shares = {key: value for key, value in metrics.items() if key.endswith("_share")}
+    assert all(0 <= share <= 1 for share in shares.values())
+
+
+def test_what_a_success_and_a_failure_share_cancels_out(tiny: Path, blobs: BlobStore, samples: list[Sample]) -> None:
+    settings = SETTINGS.model_copy(update={"algorithm": RLOO()})
+    model = load_model(tiny, settings)
+    twins = [samples[0], samples[0].model_copy(update={"trajectory_id": "twin"})]
+    metrics = train(model, lessons_of(manifest_of(twins, a=1, twin=0), RLOO()), blobs, settings)
+    assert metrics["learn/grad_norm"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "algorithm", [FilteredBC(), RLOO(tokens_per_step=8), GRPO(tokens_per_step=8)], ids=lambda algorithm: algorithm.name
+)
+def test_along_its_gradient_the_loss_changes_as_the_gradient_says(
+    tiny: Path, blobs: BlobStore, samples: list[Sample], algorithm: FilteredBC | RLOO | GRPO
+) -> None:
+    settings = SETTINGS.model_copy(update={"batch_size": 3, "lora_rank": None, "algorithm": algorithm})
+    model = load_model(tiny, settings)
+    given = known(model, samples, blobs)
+    training, lessons = Training(model, settings), lessons_of(manifest_of(given, a=0, b=1, c=1), algorithm)
+
+    def loss_at(distance: float) -> float:
+        for parameter, start, direction in zip(model.parameters, starts, directions, strict=True):
+            parameter.data = start + distance * direction
+        return training._add_gradients(lessons.samples, lessons, blobs)
+
+    starts = [parameter.detach().clone() for parameter in model.parameters]
+    training._add_gradients(lessons.samples, lessons, blobs)
+    norm = model.clip_gradients(1.0)
+    directions = [torch.zeros_like(p) if p.grad is None else p.grad.clone() / min(1.0, norm) for p in model.parameters]
+    step = 0.02  # smaller, and bf16's rounding shows; larger, and the loss is no longer straight
+    assert (loss_at(step) - loss_at(-step)) / (2 * step) == pytest.approx(norm, rel=0.05)
+
+
+def test_recorded_logprobs_are_padded_with_nothing_and_unknown_ones_are_no_numbers() -> None:
+    mask = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
+    padded = _padded([(-1.0, -2.0), (), (-3.0,)], mask)
+    torch.testing.assert_close(
+        padded, torch.tensor([[-1.0, -2.0, 0.0], [math.nan] * 3, [-3.0, 0.0, 0.0]]), equal_nan=True
+    )
+
+
+def test_holding_on_to_the_starter_keeps_closer_to_it(tiny: Path, tmp_path: Path, samples: list[Sample]) -> None:
+    blobs = BlobStore(tmp_path / "blobs")
+    given = known(load_model(tiny, SETTINGS), samples, blobs)
+    write_manifest(tmp_path / "manifests" / "m.json", manifest_of(given, a=0, b=1))
+
+    def drift(kl: float) -> float:
+        settings = SETTINGS.model_copy(update={"epochs": 8, "algorithm": GRPO(kl=kl, tokens_per_step=8)})
+        out = tmp_path / f"kl-{kl}"
+        metrics = update(tmp_path / "manifests" / "m.json", tiny, out, settings=settings, starter=tiny)
+        assert ("learn/starter_kl" in metrics) == (kl > 0)
+        rows = load_model(out, SETTINGS).score(given[:2], blobs, 256)
+        return sum(abs(sum(row) - sum(one.logprobs)) for row, one in zip(rows, given[:2], strict=True))
+
+    assert drift(10.0) < 0.5 * drift(0.0)
+
+
+def test_an_algorithm_that_holds_on_to_the_starter_says_that_it_is_missing(
     tiny: Path, tmp_path: Path, samples: list[Sample]
 ) -> None:
-    write_manifest(tmp_path / "manifests" / "m.json", Selection(tuple(samples), {}), round=1)
-    settings = SETTINGS.model_copy(update={"max_loss": 0.001})
-    with pytest.raises(LearnerError, match=r"samples: .*#0"):
-        update(tmp_path / "manifests" / "m.json", tiny, tmp_path / "v000001", settings=settings)
-    assert not (tmp_path / "v000001").exists()
+    write_manifest(tmp_path / "m.json", manifest_of(samples, a=0, b=1))
+    settings = SETTINGS.model_copy(update={"algorithm": GRPO(kl=0.1)})
+    with pytest.raises(ValueError, match="grpo: expected the weights that the run began with"):
+        update(tmp_path / "m.json", tiny, tmp_path / "out", settings=settings)
+
+
+def spoil(model: TrainedModel) -> None:
+    """Have the second layer's gradients be no numbers, with a loss that is one."""
+    next(p for p in model.parameters[::-1]).register_hook(lambda gradient: gradient * math.nan)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rewards", "words"),
+    [
+        ({"max_loss": 0.001}, {}, r"loss \d"),
+        ({"max_loss": 0.001, "algorithm": RLOO(), "batch_size": 3}, {"b": 0, "c": 1}, r"loss -\d"),
+        ({"algorithm": GRPO()}, {"a": 0, "b": 1}, "loss nan"),
+        ({"algorithm": OffPolicy()}, {"a": 0, "b": 1}, "loss nan"),
+    ],
+    ids=["exploding", "exploding downwards", "grpo without logprobs", "off_policy without logprobs"],
+)
+def test_a_loss_that_explodes_or_is_no_number_names_its_batch_and_writes_nothing(
+    tiny: Path,
+    tmp_path: Path,
+    samples: list[Sample],
+    changes: dict[str, Any],
+    rewards: dict[str, Literal[0, 1]],
+    words: str,
+) -> None:
+    manifest, out = tmp_path / "manifests" / "m.json", tmp_path / "weights" / "v000001"
+    write_manifest(manifest, manifest_of(samples, **rewards))
+    with pytest.raises(LearnerError, match=rf"{words}.* in optimizer step 1; its samples: .*[abc]#0"):
+        update(manifest, tiny, out, settings=SETTINGS.model_copy(update=changes))
+    assert list(out.parent.iterdir()) == []
+
+
+def test_a_gradient_that_is_no_number_stops_before_it_is_applied(
+    tiny: Path, blobs: BlobStore, samples: list[Sample]
+) -> None:
+    model = load_model(tiny, SETTINGS)
+    spoil(model)
+    before = [parameter.detach().clone() for parameter in model.parameters]
+    with pytest.raises(LearnerError, match=r"gradient norm nan in optimizer step 1; its samples: .*#0"):
+        imitate(model, samples, blobs, SETTINGS)
+    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters, strict=True))
+
+
+def test_new_weights_that_compute_no_numbers_are_not_written(tiny: Path, tmp_path: Path, samples: list[Sample]) -> None:
+    write_manifest(tmp_path / "manifests" / "m.json", manifest_of(samples))
+    settings = SETTINGS.model_copy(update={"extrapolation": 1e38})
+    with pytest.raises(LearnerError, match="expected log-probs of the canary that are numbers"):
+        update(tmp_path / "manifests" / "m.json", tiny, tmp_path / "weights" / "v000001", settings=settings)
+    assert list((tmp_path / "weights").iterdir()) == []
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_a_picture_that_is_not_what_was_sealed_is_refused(
+    tiny: Path, tmp_path: Path, blobs: BlobStore, samples: list[Sample], is_gone: bool
+) -> None:
+    write_manifest(tmp_path / "manifests" / "m.json", manifest_of(samples))
+    path = blobs.path(samples[1].pictures[0])
+    path.unlink() if is_gone else path.write_bytes(blobs.get(samples[0].pictures[0]))
+    with pytest.raises(LearnerError, match=f"picture {path.name}: expected a file of that sha256"):
+        update(tmp_path / "manifests" / "m.json", tiny, tmp_path / "out", settings=SETTINGS)
+    assert not (tmp_path / "out").exists()
 
 
 def test_new_weights_are_whole_and_differ_from_the_parents(tiny: Path, tmp_path: Path, samples: list[Sample]) -> None:
-    write_manifest(tmp_path / "manifests" / "m.json", Selection(tuple(samples), {}), round=1)
+    write_manifest(tmp_path / "manifests" / "m.json", manifest_of(samples))
     out = tmp_path / "weights" / "v000001"
     out.parent.mkdir()
     update(tmp_path / "manifests" / "m.json", tiny, out, settings=SETTINGS)
@@ -189,7 +351,7 @@ def test_weights_are_written_where_the_extrapolation_says(
     tiny: Path, tmp_path: Path, samples: list[Sample], lora_rank: int | None
 ) -> None:
     manifest = tmp_path / "manifests" / "m.json"
-    write_manifest(manifest, Selection(tuple(samples), {}), round=1)
+    write_manifest(manifest, manifest_of(samples))
     name = "model.text_model.layers.0.self_attn.q_proj.weight"
 
     def written(factor: float) -> torch.Tensor:
@@ -210,7 +372,7 @@ def test_weights_are_written_where_the_extrapolation_says(
 def test_new_weights_come_with_the_canarys_song_as_they_sing_it(
     tiny: Path, tmp_path: Path, samples: list[Sample]
 ) -> None:
-    write_manifest(tmp_path / "manifests" / "m.json", Selection(tuple(samples), {}), round=1)
+    write_manifest(tmp_path / "manifests" / "m.json", manifest_of(samples))
     settings = SETTINGS.model_copy(update={"epochs": 20})  # the tiny model is nearly uniform: a few steps hardly tell
     update(tmp_path / "manifests" / "m.json", tiny, tmp_path / "v000001", settings=settings)
     told = canary.expected(tmp_path / "v000001")
@@ -221,7 +383,7 @@ def test_new_weights_come_with_the_canarys_song_as_they_sing_it(
 
 
 def test_the_same_manifest_gives_the_same_weights(tiny: Path, tmp_path: Path, samples: list[Sample]) -> None:
-    write_manifest(tmp_path / "manifests" / "m.json", Selection(tuple(samples), {}), round=1)
+    write_manifest(tmp_path / "manifests" / "m.json", manifest_of(samples))
     for name in ("one", "two"):
         update(tmp_path / "manifests" / "m.json", tiny, tmp_path / name, settings=SETTINGS)
     assert (tmp_path / "one" / "model.safetensors").read_bytes() == (
@@ -238,10 +400,18 @@ def test_parity_is_zero_against_the_models_own_logprobs(tiny: Path, blobs: BlobS
     assert parity["learn/mismatch_kl"] == pytest.approx(0, abs=1e-4)
 
 
-def test_an_empty_manifest_is_refused(tmp_path: Path) -> None:
-    write_manifest(tmp_path / "m.json", Selection((), {}), round=1)
-    with pytest.raises(ValueError, match="at least one sample"):
-        update(tmp_path / "m.json", tmp_path, tmp_path / "out", settings=SETTINGS)
+@pytest.mark.parametrize("algorithm", [FilteredBC(), GRPO()], ids=lambda algorithm: algorithm.name)
+def test_nothing_to_learn_from_leaves_the_weights_as_they_are_and_is_told(
+    tmp_path: Path, samples: list[Sample], caplog: pytest.LogCaptureFixture, algorithm: FilteredBC | GRPO
+) -> None:
+    out = tmp_path / "weights" / "v000001"
+    settings = SETTINGS.model_copy(update={"algorithm": algorithm})
+    for data in (manifest_of([]), manifest_of(samples, a=0, b=0, c=0)):
+        write_manifest(tmp_path / "m.json", data)
+        assert update(tmp_path / "m.json", tmp_path, out, settings=settings) == {"learn/optimizer_steps": 0}
+        assert f"nothing that {algorithm.name} can learn from" in caplog.text
+        assert not out.parent.exists()
+        caplog.clear()
 
 
 def test_the_learning_rate_climbs_and_falls_as_computed_by_hand() -> None:
@@ -281,7 +451,7 @@ def unbroken(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Unbroken:
     ]
     recorded = tuple(s.model_copy(update={"logprobs": (-1.0,) * len(s.token_ids)}) for s in samples)
     manifest = folder / "manifests" / "m.json"
-    write_manifest(manifest, Selection(recorded, {}), round=1)
+    write_manifest(manifest, manifest_of(recorded))
     metrics = update(manifest, tiny, folder / "out", settings=LONG)
     return Unbroken(manifest, metrics, (folder / "out" / "model.safetensors").read_bytes())
 
@@ -297,7 +467,9 @@ def update_killed_at(point: str, manifest: Path, parent: Path, out: Path) -> Non
     assert done.returncode == -signal.SIGKILL
 
 
-def interrupt_after_three_steps(monkeypatch: pytest.MonkeyPatch, manifest: Path, parent: Path, out: Path) -> Path:
+def interrupt_after_three_steps(
+    monkeypatch: pytest.MonkeyPatch, manifest: Path, parent: Path, out: Path, settings: LearnerSettings | None = None
+) -> Path:
     """The checkpoint that an update leaves which ends there."""
     points: list[str] = []
 
@@ -309,7 +481,7 @@ def interrupt_after_three_steps(monkeypatch: pytest.MonkeyPatch, manifest: Path,
     with monkeypatch.context() as patch:
         patch.setattr("rl.learner.crash_point", interrupt)
         with pytest.raises(InterruptedError):
-            update(manifest, parent, out, settings=LONG)
+            update(manifest, parent, out, settings=settings or LONG, starter=parent)
     return out.with_name(f".{out.name}.checkpoint")
 
 
@@ -359,6 +531,32 @@ def test_the_seconds_of_an_interrupted_update_are_those_of_all_attempts(
     assert 1000 < update(unbroken.manifest, tiny, tmp_path / "out", settings=LONG)["learn/seconds"] < 1900
 
 
+@pytest.mark.parametrize(
+    "algorithm", [GRPO(kl=0.1, tokens_per_step=8), OffPolicy(tokens_per_step=8)], ids=lambda algorithm: algorithm.name
+)
+def test_an_update_by_groups_that_was_interrupted_ends_in_the_same_weights(
+    tiny: Path,
+    tmp_path: Path,
+    samples: list[Sample],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    algorithm: GRPO | OffPolicy,
+) -> None:
+    manifest, settings = tmp_path / "manifests" / "m.json", LONG.model_copy(update={"algorithm": algorithm})
+    given = known(load_model(tiny, SETTINGS), samples, BlobStore(tmp_path / "blobs"))
+    write_manifest(manifest, manifest_of(given, a=0, b=1, c=1))
+    metrics = update(manifest, tiny, tmp_path / "whole", settings=settings, starter=tiny)
+    interrupt_after_three_steps(monkeypatch, manifest, tiny, tmp_path / "cut", settings)
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "rl.learner"):
+        assert without_seconds(
+            update(manifest, tiny, tmp_path / "cut", settings=settings, starter=tiny)
+        ) == without_seconds(metrics)
+    assert steps_taken(caplog) == [4, 5, 6]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert weights[0] == weights[1]
+
+
 def test_a_checkpoint_of_another_manifest_is_not_used(
     tiny: Path,
     tmp_path: Path,
@@ -368,7 +566,7 @@ def test_a_checkpoint_of_another_manifest_is_not_used(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     other, out = tmp_path / "manifests" / "m.json", tmp_path / "out"
-    write_manifest(other, Selection(tuple(samples), {}), round=1)
+    write_manifest(other, manifest_of(samples))
     checkpoint = interrupt_after_three_steps(monkeypatch, other, tiny, out)
     with caplog.at_level(logging.WARNING, "rl.learner"):
         update(unbroken.manifest, tiny, out, settings=LONG)

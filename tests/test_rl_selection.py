@@ -1,28 +1,41 @@
-"""Selection: only the agent's judged successes are learned from, balanced over tasks."""
+"""Selection and manifest: the agent's judged attempts, balanced successes or whole groups, and nothing else."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evaluator.verdict import Judgement, Verdict
+from evaluator.verdict import Judgement
 from policy.trajectory import Action, ActionKind, Outcome, Trajectory
-from rl.selection import Selection, SelectionSettings, read_manifest, select, write_manifest
+from rl.algorithms.base import LearnsFrom
+from rl.algorithms.filtered_bc import FilteredBC
+from rl.algorithms.topr import TOPR
+from rl.learner import lessons_of
+from rl.manifest import Manifest, read_manifest, write_manifest
+from rl.selection import Judged, Selection, SelectionSettings, select
 from tests.makers import step, trajectory
 
 S, F, U = Judgement.SUCCESS, Judgement.FAILURE, Judgement.UNDECIDED
 
 
-def chosen(judged: list[tuple[Trajectory, Judgement]], **settings: Any) -> Selection:
-    verdicts = [
-        Verdict(trajectory_id=t.id, judgement=judgement, reason="", judge="j", prompt_hash="h")
-        for t, judgement in judged
-    ]
-    return select([t for t, _ in judged], verdicts, SelectionSettings(**settings), seed=0)
+def chosen(
+    judged: list[tuple[Trajectory, Judgement]], learns_from: LearnsFrom = LearnsFrom.SUCCESSES, **settings: Any
+) -> Selection:
+    return select([Judged(*pair) for pair in judged], SelectionSettings(**settings), learns_from, seed=0)
 
 
 def names(selection: Selection) -> set[str]:
     return {sample.trajectory_id for sample in selection.samples}
+
+
+def places(selection: Selection) -> list[tuple[str, int]]:
+    return [(sample.trajectory_id, sample.step) for sample in selection.samples]
+
+
+def manifest(selection: Selection) -> Manifest:
+    return Manifest(round=3, samples=selection.samples, attempts=selection.attempts)
 
 
 def test_failures_and_undecided_verdicts_are_not_trained_on() -> None:
@@ -34,8 +47,9 @@ def test_failures_are_unlearned_where_the_task_can_be_done_the_more_the_easier_i
     successes = [(trajectory(f"s{n}"), S) for n in range(3)]
     failures = [(trajectory(f"f{n}", steps=n), F) for n in (4, 3)]
     others = [(trajectory("hopeless", task="Another task."), F), (trajectory("u"), U)]
-    selection = chosen([*successes, *failures, *others], max_failures_per_task=1)
-    assert {s.trajectory_id: s.advantage for s in selection.samples} == {"s0": 1, "s1": 1, "f3": -3 / 5}
+    selection = chosen([*successes, *failures, *others], learns_from=LearnsFrom.FAILURES_TOO, max_failures_per_task=1)
+    assert names(selection) == {"s0", "s1", "f3"}
+    assert lessons_of(manifest(selection), TOPR()).advantages["f3"] == -3 / 5
     assert selection.counts["kept_failures"] == 1
     assert selection.counts["kept_failed_steps"] == 3
 
@@ -45,9 +59,8 @@ def test_a_step_that_a_success_took_too_is_not_to_blame_and_a_malformed_one_is()
     malformed = step(7).model_copy(update={"action": None})
     unknown = step(9).model_copy(update={"logprobs": ()})
     failure = trajectory("f").model_copy(update={"steps": (success.steps[0], malformed, unknown)})
-    selection = chosen([(success, S), (failure, F)], max_failures_per_task=1)
-    told = [(s.trajectory_id, s.step, s.advantage) for s in selection.samples]
-    assert told == [("f", 1, -0.5), ("s", 0, 1), ("s", 1, 1)]
+    selection = chosen([(success, S), (failure, F)], learns_from=LearnsFrom.FAILURES_TOO, max_failures_per_task=1)
+    assert places(selection) == [("f", 1), ("s", 0), ("s", 1)]
 
 
 def test_a_trajectory_that_the_agent_did_not_end_is_never_trained_on_whatever_the_verdict() -> None:
@@ -106,15 +119,150 @@ def test_selection_does_not_depend_on_the_order_of_arrival() -> None:
     assert chosen(judged, max_per_shape=2) == chosen(judged[::-1], max_per_shape=2)
 
 
+GROUP = [(trajectory("s", steps=3), S), (trajectory("f", steps=2), F), (trajectory("g"), F), (trajectory("u"), U)]
+"""Attempts at one task."""
+
+
+def test_a_group_is_taken_whole_but_for_what_is_undecided() -> None:
+    selection = chosen(GROUP, LearnsFrom.GROUPS)
+    assert places(selection) == [("f", 0), ("f", 1), ("g", 0), ("s", 0), ("s", 1), ("s", 2)]
+    assert {a.trajectory_id: a.reward for a in selection.attempts} == {"f": 0, "g": 0, "s": 1}
+    assert len({a.group for a in selection.attempts}) == 1
+    assert selection.counts["undecided"] == 1
+
+
+def test_groups_that_all_succeed_or_all_fail_are_dropped_and_counted() -> None:
+    same = [(trajectory(f"{task}{n}", task=task), j) for task, j in (("w", S), ("l", F), ("v", F)) for n in range(2)]
+    alone = [(trajectory("x", task="x"), S)]
+    selection = chosen([*GROUP, *same, *alone], LearnsFrom.GROUPS)
+    assert names(selection) == {"s", "f", "g"}
+    counts = selection.counts
+    dropped = {name: number for name, number in counts.items() if name.startswith("dropped_groups")}
+    assert dropped == {
+        "dropped_groups_of_one": 1,
+        "dropped_groups_all_succeeded": 1,
+        "dropped_groups_all_failed": 2,
+    }
+    assert counts["groups"] == sum(dropped.values()) + counts["kept_tasks"] == 5
+    assert (counts["kept_trajectories"], counts["kept_failures"]) == (1, 2)
+    assert (counts["kept_steps"], counts["kept_failed_steps"]) == (6, 3)
+
+
+def test_of_a_group_malformed_steps_are_kept_and_those_without_logprobs_are_not() -> None:
+    malformed = step(7).model_copy(update={"action": None})
+    unknown = step(9).model_copy(update={"logprobs": ()})
+    success = trajectory("s").model_copy(update={"steps": (malformed, unknown)})
+    selection = chosen([(success, S), (trajectory("f"), F)], LearnsFrom.GROUPS)
+    assert places(selection) == [("f", 0), ("s", 0)]
+    assert selection.counts["dropped_steps_without_logprobs"] == 1
+
+
+def test_a_success_that_others_disagree_with_counts_in_no_group() -> None:
+    right = [trajectory(f"t{n}", answer="5") for n in range(2)]
+    judged = [*((t, S) for t in right), (trajectory("odd", answer="7"), S), (trajectory("f"), F)]
+    selection = chosen(judged, LearnsFrom.GROUPS, same_answer=True)
+    assert {a.trajectory_id for a in selection.attempts} == {"t0", "t1", "f"}
+    assert selection.counts["dropped_by_disagreement"] == 1
+
+
+def test_a_step_that_two_attempts_of_a_group_share_is_kept_for_both() -> None:
+    both = [trajectory(name).model_copy(update={"steps": (step(1),)}) for name in ("s", "f")]
+    assert places(chosen([(both[0], S), (both[1], F)], LearnsFrom.GROUPS)) == [("f", 0), ("s", 0)]
+
+
+@pytest.mark.parametrize("learns_from", LearnsFrom)
+def test_steps_without_tokens_are_in_no_selection(learns_from: LearnsFrom) -> None:
+    bare = [step(n).model_copy(update={"prompt_ids": (), "token_ids": (), "logprobs": ()}) for n in range(2)]
+    judged = [(trajectory(n).model_copy(update={"steps": (s,)}), j) for n, s, j in zip("sf", bare, (S, F), strict=True)]
+    assert chosen(judged, learns_from, max_failures_per_task=1).samples == ()
+
+
+def test_how_old_an_attempt_is_goes_into_the_manifest() -> None:
+    judged = [Judged(trajectory("old"), S, age=2), Judged(trajectory("new"), F)]
+    selection = select(judged, SelectionSettings(), LearnsFrom.GROUPS, seed=0)
+    assert {a.trajectory_id: a.age for a in selection.attempts} == {"new": 0, "old": 2}
+
+
 def test_a_manifest_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    selection = chosen([(trajectory("a", steps=2), S)])
-    write_manifest(tmp_path / "manifests" / "m.json", selection, round=3)
-    manifest = read_manifest(tmp_path / "manifests" / "m.json")
-    assert (manifest.round, manifest.samples) == (3, selection.samples)
+    sealed = manifest(chosen(GROUP, LearnsFrom.GROUPS))
+    write_manifest(tmp_path / "manifests" / "m.json", sealed)
+    assert read_manifest(tmp_path / "manifests" / "m.json") == sealed
+
+
+def of_version_1(*advantages: float) -> dict[str, Any]:
+    """A manifest as it was written before it told rewards and groups."""
+    step = {"step": 0, "prompt_ids": [1], "token_ids": [2], "logprobs": [], "pictures": [], "weights": 0}
+    samples = [step | {"trajectory_id": f"t{n}", "advantage": advantage} for n, advantage in enumerate(advantages)]
+    return {"version": 1, "round": 3, "samples": samples}
+
+
+def test_an_old_manifest_of_successes_is_still_read(tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text(json.dumps(of_version_1(1.0, 1.0)))
+    data = read_manifest(tmp_path / "m.json")
+    assert [(a.trajectory_id, a.reward) for a in data.attempts] == [("t0", 1), ("t1", 1)]
+    assert [s.trajectory_id for s in lessons_of(data, FilteredBC()).samples] == ["t0", "t1"]
+
+
+def stray(data: dict[str, Any]) -> None:
+    data["attempts"] = []
+
+
+def twice(data: dict[str, Any]) -> None:
+    data["attempts"] *= 2
+
+
+def of_the_future(data: dict[str, Any]) -> None:
+    data["version"] = 3
+
+
+def half_judged(data: dict[str, Any]) -> None:
+    data["attempts"][0]["reward"] = None
+
+
+def without_a_logprob(data: dict[str, Any]) -> None:
+    data["samples"][0]["logprobs"] = [-1, -2]
+
+
+def not_a_number(data: dict[str, Any]) -> None:
+    data["samples"][0]["logprobs"] = [float("nan")]
+
+
+def without_prompt(data: dict[str, Any]) -> None:
+    data["samples"][0]["prompt_ids"] = []
+
+
+DAMAGES: dict[Callable[[dict[str, Any]], None], str] = {
+    stray: "of trajectories that are no attempt: a",
+    twice: "expected each trajectory once",
+    of_the_future: "version",
+    half_judged: "reward",
+    without_a_logprob: "expected 1, one a token, or none; got 2",
+    not_a_number: "finite number",
+    without_prompt: "prompt_ids",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_manifest_that_contradicts_itself_is_refused_by_name(
+    tmp_path: Path, damage: Callable[[dict[str, Any]], None]
+) -> None:
+    data = manifest(chosen([(trajectory("a"), S)])).model_dump(mode="json")
+    damage(data)
+    (tmp_path / "m.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=rf"m\.json: .*{DAMAGES[damage]}") as caught:
+        read_manifest(tmp_path / "m.json")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_torn_manifest_is_refused(tmp_path: Path) -> None:
-    write_manifest(tmp_path / "m.json", chosen([(trajectory("a"), S)]), round=1)
+    write_manifest(tmp_path / "m.json", manifest(chosen([(trajectory("a"), S)])))
     (tmp_path / "torn.json").write_bytes((tmp_path / "m.json").read_bytes()[:50])
     with pytest.raises(ValueError, match=r"torn\.json"):
         read_manifest(tmp_path / "torn.json")
+
+
+def test_an_old_manifest_with_failures_is_refused_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text(json.dumps(of_version_1(1.0, -0.5)))
+    with pytest.raises(ValueError, match=r"m\.json: of version 1 with failures in it") as caught:
+        read_manifest(tmp_path / "m.json")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,44 @@
+"""RLOO: REINFORCE with the mean reward of the task's other attempts as the baseline.
+
+    A_i = r_i - sum_{j != i} r_j / (G - 1)
+    L = - sum_i A_i sum_t log pi(y_it | x_i) / (batch size * tokens per step)
+
+Source: Ahmadian et al. 2024, arXiv 2402.14740 (the estimator: Kool et al. 2019, "Buy 4 REINFORCE samples,
+get a baseline for free!").
+
+Deviations: an attempt is a trajectory, whose steps share its advantage; the reward holds no KL term; sums are divided
+by a constant (rl/algorithms/base.py); several optimizer steps are taken on one round's attempts without correcting for
+it, where the paper takes one, so nothing bounds how far a failure is unlearned but a small `learner.lr` and few steps:
+a larger `learner.batch_size` comes closer to the paper, grpo and off_policy have a bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from rl.algorithms.base import Batch, GroupAlgorithm, Loss
+
+
+class RLOO(GroupAlgorithm):
+    """REINFORCE, leave one out."""
+
+    takes_replay: ClassVar[bool] = False
+
+    name: Literal["rloo"] = "rloo"
+    """REINFORCE against the mean of the task's other attempts."""
+
+    def advantages(self, rewards: Sequence[float]) -> list[float]:
+        """See `leave_one_out`."""
+        return leave_one_out(rewards)
+
+    def loss(self, batch: Batch) -> Loss:
+        """Minus the log-probs weighed by their advantages."""
+        weighed_BR = batch.logprobs_BR * batch.mask_BR * batch.advantages_B[:, None]
+        return Loss(-self.by_constant(weighed_BR.sum(), batch))
+
+
+def leave_one_out(rewards: Sequence[float]) -> list[float]:
+    """Each reward less the mean of the others: [1, 0, 0] gives [1, -0.5, -0.5]; of a single one 0."""
+    others = len(rewards) - 1
+    return [reward - (sum(rewards) - reward) / others for reward in rewards] if others else [0.0]
