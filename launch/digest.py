@@ -1,6 +1,6 @@
 """What a run decided, as hashes: two runs of one config with the same model answers have the same digest.
 
-Left out is what differs between runs that decide alike: times, attempts, events, trajectory files (they hold times).
+Left out is what differs between runs that decide alike: times, costs, attempts, events, trajectory files (with times).
 """
 
 import hashlib
@@ -25,7 +25,7 @@ def digest(books: LedgerReader) -> dict[str, str]:
             for task in books.tasks(row.round, purpose)
         ],
         "outcomes": [(row.id, row.outcome, row.num_steps, row.truth) for row in rows],
-        "verdicts": [verdict.model_dump(mode="json") for verdict in verdicts if verdict],
+        "verdicts": [verdict.model_dump(mode="json", exclude={"cost"}) for verdict in verdicts if verdict],
         "manifests": [(row.round, _file_hash(path)) for row in books.rounds() if (path := books.manifest(row.round))],
         "weights": [(row.version, row.parent, _weight_hashes(books.run_dir / row.path)) for row in books.weights()],
     }

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from evaluator.agreement import agreement, wilson
-from evaluator.judge import JudgeSettings, judge, last_screenshots, parse, render
+from evaluator.judge import JudgeSettings, ModelJudge, last_screenshots, parse, render
 from evaluator.truth import gold_task, ground_truth
 from evaluator.verdict import Judgement, Verdict
 from policy.blobs import BlobStore
@@ -39,7 +39,7 @@ class Replies:
 
 async def ask(model: Replies, tmp_path: Path, num_votes: int = 1) -> Verdict:
     settings = SETTINGS.model_copy(update={"num_votes": num_votes})
-    return await judge(trajectory("t"), generate=model, blobs=BlobStore(tmp_path), settings=settings)
+    return await ModelJudge(model, BlobStore(tmp_path), settings)(trajectory("t"))
 
 
 @pytest.mark.asyncio
@@ -85,7 +85,7 @@ async def test_a_judge_outage_is_no_verdict(tmp_path: Path) -> None:
         raise ModelError("down")
 
     with pytest.raises(ModelError):
-        await judge(trajectory("t"), generate=out, blobs=BlobStore(tmp_path), settings=SETTINGS)
+        await ModelJudge(out, BlobStore(tmp_path), SETTINGS)(trajectory("t"))
 
 
 @pytest.mark.parametrize(
@@ -159,13 +159,13 @@ def test_agreement_counts_undecided_against_recall_but_not_precision() -> None:
     said = [Judgement.SUCCESS, Judgement.SUCCESS, Judgement.FAILURE, Judgement.UNDECIDED, Judgement.FAILURE]
     really = [True, False, True, True, False]
     found = agreement(zip(really, map(verdict, said), strict=True))
-    assert (found.precision, found.recall, found.abstained, found.n) == (1 / 2, 1 / 3, 1 / 5, 5)
+    assert (found.precision.value, found.recall.value, found.abstained.value, found.n) == (1 / 2, 1 / 3, 1 / 5, 5)
 
 
 def test_agreement_is_undefined_rather_than_zero_without_cases() -> None:
     found = agreement([(False, verdict(Judgement.FAILURE))])
-    assert found.precision is None
-    assert found.recall is None
+    assert found.precision.value is None
+    assert found.recall.value is None
 
 
 @pytest.mark.parametrize(("successes", "n", "low", "high"), [(0, 0, 0, 1), (5, 10, 0.2366, 0.7634), (0, 10, 0, 0.2775)])
