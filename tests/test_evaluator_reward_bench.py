@@ -11,7 +11,10 @@ from evaluator.reward_bench import convert
 from policy.trajectory import Action, ActionKind, Outcome
 
 AGENT, TASK = "GenericAgent-gpt-4o", "webarena.27"
-TREE = "RootWebArea 'Shop', focused\n\t[a12] link 'Copper \"Kettle\"', clickable\n\tStaticText '$12.50'\n\t[b3] textbox 'Search'"
+TREE = """RootWebArea 'Shop', focused
+\t[a12] link 'Copper "Kettle"', clickable
+\tStaticText '$12.50'
+\t[b3] textbox 'Search'"""
 STEPS = [
     {"action": "fill('b3', 'kettle')", "reasoning": "I search.", "axtree_pruned": TREE},
     {"action": "keyboard_press('Enter')", "reasoning": "Enter.", "axtree_pruned": TREE},
@@ -32,12 +35,8 @@ def source(tmp_path: Path) -> Path:
     steps = []
     for number, told in enumerate(STEPS):
         (pictures / f"{number}.png").write_bytes(b"picture %d" % number)
-        place = {
-            "num": number,
-            "url": "http://shop/",
-            "screenshot_path": str((pictures / f"{number}.png").relative_to(folder)),
-        }
-        steps.append(told | place)
+        picture = str((pictures / f"{number}.png").relative_to(folder))
+        steps.append(told | {"num": number, "url": "http://shop/", "screenshot_path": picture})
     (cleaned / f"{TASK}.json").write_text(json.dumps({"goal": "What does the kettle cost?", "steps": steps}))
     (folder / "annotations.csv").write_text(
         "benchmark,model_name,task_id,trajectory_success,trajectory_side_effect\n"

@@ -16,8 +16,10 @@ from launch import inbox
 from launch.books import Phase, Purpose
 from launch.cli import app
 from launch.config import ConfigError
+from launch.judge_eval import export_labels
 from launch.judging import VerdictFile, judged_by, slug
 from launch.ledger import Ledger
+from policy.blobs import BlobStore
 from policy.trajectory import Trajectory
 from proposer.task import Task
 from rl.selection import SelectionSettings, select, write_manifest
@@ -35,7 +37,7 @@ def verdict(name: str, judgement: Judgement) -> Verdict:
 
 def attempts(ledger: Ledger, purpose: Purpose, tasks: list[Task]) -> Iterator[Trajectory]:
     """One finished attempt at each task, committed."""
-    picture = inbox_blobs(ledger.run_dir)
+    picture = BlobStore(ledger.run_dir / "blobs").put(b"picture")
     ledger.plan(1, purpose, tasks, num_samples=1)
     for index, episode in enumerate(ledger.missing_episodes(1, purpose)):
         answer, state = "blue", None
@@ -48,12 +50,6 @@ def attempts(ledger: Ledger, purpose: Purpose, tasks: list[Task]) -> Iterator[Tr
         inbox.deliver(ledger.run_dir, record)
         inbox.take(ledger.run_dir, ledger, record)
         yield record
-
-
-def inbox_blobs(run_dir: Path) -> str:
-    from policy.blobs import BlobStore
-
-    return BlobStore(run_dir / "blobs").put(b"\xff\xd8picture")
 
 
 @pytest.fixture
@@ -96,6 +92,10 @@ class Doubter:
             return OUT
         good = any(f"Do thing {n}." in call.text for n in (0, 2, 4))
         return f"Reason: so.\nVerdict: {'success' if good else 'failure'}"
+
+
+def keen(call: Call) -> str:
+    return f"Reason: r.\nVerdict: {'failure' if 'nonsense' in call.text else 'success'}"
 
 
 def command(*words: str) -> str:
@@ -169,12 +169,8 @@ def test_judges_are_named_by_address_directory_or_config_and_each_has_its_own_fo
     remote = judged_by(own, "http://127.0.0.1:8000/v1#qwen", [])
     served = judged_by(own, str(tmp_path / "qwen"), ["judge.num_screenshots=5"])
     configured = judged_by(own, str(CONFIG), [])
-    assert [config.judge_name for config in (own, remote, served, configured)] == [
-        "starter",
-        "qwen",
-        "qwen",
-        "fake-judge",
-    ]
+    names = [config.judge_name for config in (own, remote, served, configured)]
+    assert names == ["starter", "qwen", "qwen", "fake-judge"]
     assert [config.judge.checked for config in (own, remote, served)] == [True, False, False]
     assert served.judge.num_screenshots == 5
     assert judged_by(own, "truth", []).judge.kind == "truth"
@@ -203,18 +199,10 @@ def test_exported_labels_are_measured_episodes_with_pictures_and_score_any_judge
     first = read_trajectory(labels, read[0])
     assert first.steps[0].token_ids == ()
     assert (labels / "blobs" / first.steps[0].observation.screenshot[:2]).is_dir()
-    with ScriptedServer(
-        lambda call: f"Reason: r.\nVerdict: {'failure' if 'nonsense' in call.text else 'success'}"
-    ) as server:
-        words = (
-            "--judge",
-            f"{server.url}/v1#keen",
-            "--set",
-            f"run.runs_dir={tmp_path}/runs",
-            "--set",
-            "judge.num_votes=3",
-        )
-        told = command("judge-eval", str(labels), *words, "--set", "judge.quorum=2")
+    settings = (f"run.runs_dir={tmp_path}/runs", "judge.num_votes=3", "judge.quorum=2")
+    with ScriptedServer(keen) as server:
+        words = [word for setting in settings for word in ("--set", setting)]
+        told = command("judge-eval", str(labels), "--judge", f"{server.url}/v1#keen", *words)
     (folder,) = (tmp_path / "runs").glob("judge-eval-labels-keen-*")
     found = json.loads((folder / "judge-eval.json").read_text())
     assert (found["overall"]["precision"], found["overall"]["recall"], found["overall"]["n"]) == (1.0, 1.0, 4)
@@ -241,8 +229,6 @@ def test_unlabelled_episodes_are_exported_for_people_to_label_and_scored_once_th
     read = read_labels(labels)
     assert sum(label.success is None for label in read) == NUM_TASKS
     with pytest.raises(LabelError, match="expected a new or empty folder"):
-        from launch.judge_eval import export_labels
-
         export_labels(run_dir, labels)
 
 
