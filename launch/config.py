@@ -165,9 +165,9 @@ class CanarySettings(_Section):
 
     per_round: int = Field(default=0, ge=0)
     """Canaries judged in each round, spread over the families (evaluator/canaries.py); 0: none."""
-    max_fooled: float | None = Field(default=0.1, gt=0, le=1)
-    """The run stops before it learns from a round in which the lower end of the 95 % interval of the share of canaries
-    that the judge called a success is above this; None: it is only recorded."""
+    max_fooled: float = Field(default=0.1, ge=0, le=1)
+    """The run stops, and learns nothing from the round, when the share of canaries that the judge called a success is
+    above this, by the lower end of its 95 % interval; 1: it never stops, and the share is only recorded."""
 
 
 class RetentionSettings(_Section):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from evaluator.judge import Judge
-from launch import inbox, retention, summary
+from launch import gauge, inbox, retention, summary
 from launch.books import Episode, Phase, ProposalRow, Purpose, TrajectoryRow, WeightsRow
 from launch.errors import RunFailed, WorkerLost
 from launch.team import Team
@@ -274,8 +274,9 @@ async def _judge(team: Team, trajectory: Trajectory, judge: Judge) -> None:
 
 
 async def judge(team: Team, k: int) -> None:
-    """r = R(tau, c): the verdicts of the round's training trajectories that are still missing."""
+    """r = R(tau, c): the verdicts of the round's training trajectories that are still missing, and on canaries."""
     await judge_missing(team, k, (Purpose.TRAIN,), Phase.JUDGE)
+    await gauge.watch_judge(team, k)
 
 
 async def judge_missing(team: Team, k: int, purposes: Sequence[Purpose], phase: Phase) -> None:
