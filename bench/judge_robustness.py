@@ -1,8 +1,8 @@
 """How often is a judge fooled? Canaries of every family (evaluator/canaries.py) made from stored attempts, and judged.
 
 Every success is a false positive by construction. The attempts come from run directories or folders of labels; without
-any, scripted solutions of practice sites' gold tasks are acted out in the real browser first, and kept in --work. Prints
-a line per family with a 95 % Wilson interval and writes what the judge said to <work>/fooled.jsonl.
+any, scripted solutions of practice sites' gold tasks are acted out in the real browser first, and kept in --work.
+Prints a line per family with a 95 % Wilson interval and writes what the judge said to <work>/fooled.jsonl.
 
     python -m bench.judge_robustness runs/quickstart
     python -m bench.judge_robustness --judge http://127.0.0.1:8000/v1#qwen

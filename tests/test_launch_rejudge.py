@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from bench import judge_robustness
 from bench.scripted import CONFIG, OUT, Call, Reply, ScriptedServer
 from evaluator.labels import Label, LabelError, read_labels, read_trajectory
 from evaluator.verdict import Judgement, Verdict
@@ -25,7 +26,7 @@ from proposer.task import Task
 from rl.selection import SelectionSettings, select, write_manifest
 from sites.catalogue import SITES
 from sites.contract import gold_tasks
-from tests.makers import SHOP, observation, step, trajectory
+from tests.makers import SHOP, observation, picture, step, trajectory
 
 GOLDS = [gold for gold in gold_tasks(SITES["shop"], "heldout-0") if gold.goal.answers][:4]
 NUM_TASKS = 6
@@ -37,15 +38,15 @@ def verdict(name: str, judgement: Judgement) -> Verdict:
 
 def attempts(ledger: Ledger, purpose: Purpose, tasks: list[Task]) -> Iterator[Trajectory]:
     """One finished attempt at each task, committed."""
-    picture = BlobStore(ledger.run_dir / "blobs").put(b"picture")
+    screenshot = BlobStore(ledger.run_dir / "blobs").put(picture())
     ledger.plan(1, purpose, tasks, num_samples=1)
     for index, episode in enumerate(ledger.missing_episodes(1, purpose)):
         answer, state = "blue", None
         if gold := next((gold for gold in GOLDS if gold.id == episode.task.gold_id), None):
             answer = gold.goal.answers[0] if index % 2 else "nonsense"
             state = {**gold.goal.state, "location": "/"}
-        record = trajectory(episode.id, answer=answer, final=observation(screenshot=picture), final_state=state)
-        steps = (step(index + 1, screenshot=picture),)
+        record = trajectory(episode.id, answer=answer, final=observation(screenshot=screenshot), final_state=state)
+        steps = (step(index + 1, screenshot=screenshot),)
         record = record.model_copy(update={"task": episode.task, "steps": steps})
         inbox.deliver(ledger.run_dir, record)
         inbox.take(ledger.run_dir, ledger, record)
@@ -252,3 +253,16 @@ def test_labels_without_trajectory_and_folders_without_labels_are_told(tmp_path:
         read_labels(tmp_path)
     with pytest.raises(LabelError, match=r"a\.json: no such file"):
         read_trajectory(tmp_path, Label(id="a", site="s", success=True))
+
+
+@pytest.mark.parametrize(("says", "share"), [("success", 1.0), ("failure", 0.0)])
+def test_robustness_counts_the_canaries_that_a_judge_calls_a_success(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], says: str, share: float
+) -> None:
+    work = tmp_path / "work"
+    with ScriptedServer(lambda call: f"Reason: r.\nVerdict: {says}") as server:
+        judge_robustness.main([run_dir], judge=f"{server.url}/v1#scripted", cases=2, work=work)
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["cases"] >= figures["families"] > 0
+    assert figures["fooled"] == share * figures["cases"]
+    assert len((work / "fooled.jsonl").read_text().splitlines()) == figures["fooled"]
