@@ -169,6 +169,8 @@ class ScriptedServer:
             "finish_reason": "stop",
         }
         completion = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+        counted = {"prompt_tokens": len(text.split()), "completion_tokens": len(reply.split())}
+        completion["usage"] = counted | {"total_tokens": sum(counted.values())}
         if self._tokenise and body.get("return_token_ids"):
             completion["prompt_token_ids"], choice["token_ids"] = self._tokenise(messages, reply)
             told = [{"token": "", "logprob": -1.0, "top_logprobs": []} for _ in choice["token_ids"]]

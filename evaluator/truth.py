@@ -1,5 +1,9 @@
-"""Ground truth: what really happened, on practice sites, whose state can be read. For measuring only."""
+"""Ground truth: what really happened, on practice sites, whose state can be read.
 
+For measuring, and for experiments that ask what a flawless judge would be worth (`TruthJudge`).
+"""
+
+from evaluator.verdict import Judgement, Verdict
 from policy.trajectory import Trajectory
 from sites.catalogue import SITES
 from sites.contract import GoldTask, accomplished, gold_tasks
@@ -21,3 +25,29 @@ def ground_truth(trajectory: Trajectory) -> bool | None:
         return None
     finished = trajectory.answer is not None  # an agent that never says it is done hasn't done its task
     return finished and accomplished(gold_task(gold_id).goal, trajectory.final_state, trajectory.answer)
+
+
+class NoGroundTruthError(ValueError):
+    """Ground truth was asked for where there is none."""
+
+
+class TruthJudge:
+    """Ground truth as a `Judge`; it asks no model and is never undecided."""
+
+    name = "truth"
+    prompt_hash = ""
+
+    async def __call__(self, trajectory: Trajectory) -> Verdict:
+        """The truth. Raises NoGroundTruthError for tasks that aren't gold tasks of a practice site."""
+        truth = ground_truth(trajectory)
+        if truth is None:
+            raise NoGroundTruthError(
+                f"trajectory {trajectory.id}: the truth is known only of attempts at gold tasks of practice sites"
+            )
+        return Verdict(
+            trajectory_id=trajectory.id,
+            judgement=Judgement.SUCCESS if truth else Judgement.FAILURE,
+            reason="ground truth",
+            judge=self.name,
+            prompt_hash=self.prompt_hash,
+        )

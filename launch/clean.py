@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch import inbox
+from launch import gauge, inbox
 from launch.books import LedgerError
 from launch.config import RetentionSettings
 from launch.ledger import Ledger
@@ -19,7 +19,7 @@ from launch.retention import drop_weights, is_inside, unneeded
 
 MIN_AGE_S = 600.0
 """Younger files stay: a worker may outlive a killed driver by moments, and still deliver an episode that shows them."""
-REFERRING = (inbox.TRAJECTORIES, inbox.INBOX, inbox.SET_ASIDE, "manifests")
+REFERRING = (inbox.TRAJECTORIES, inbox.INBOX, inbox.SET_ASIDE, "manifests", gauge.CANARIES)
 """Folders whose files name pictures."""
 UNFINISHED = (".*.partial", "inbox/.*.partial", "blobs/??/tmp*", "manifests/*.tmp", "weights/.*.[0-9]*")
 """Names of files and directories while they are written; the last is the learner's, with the number of its process."""

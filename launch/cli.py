@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 the run failed, what was finished is kept; 2 the command o
 written; 75 stopped by a signal after saving, to be queued again.
 """
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -26,6 +27,7 @@ from launch.errors import RunFailed, Stopped
 from launch.ledger import Ledger, has_run
 
 EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED = 1, 2, 75
+MAX_LINES = 40  # of a list on the terminal; files hold the whole
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False, help=__doc__)
 starter_app = typer.Typer(no_args_is_help=True, help="The small model that runs without a GPU or a hub.")
@@ -42,6 +44,8 @@ SetOption = Annotated[
 @contextlib.contextmanager
 def _errors() -> Iterator[None]:
     """Turn the errors a user can do something about into one line each and an exit code."""
+    from evaluator.labels import LabelError
+    from evaluator.truth import NoGroundTruthError
     from launch.preflight import PreflightError
     from proposer.generate import ModelError
 
@@ -50,7 +54,7 @@ def _errors() -> Iterator[None]:
             yield
     except PreflightError as error:
         _fail(EXIT_USAGE, *error.problems)
-    except (ConfigError, LedgerError) as error:
+    except (ConfigError, LedgerError, LabelError, NoGroundTruthError) as error:
         _fail(EXIT_USAGE, str(error))
     except (RunFailed, ModelError) as error:
         _fail(EXIT_FAILED, str(error))
@@ -210,6 +214,110 @@ def judge(run: RunArgument, overrides: SetOption = None) -> None:
 
         num_judged = judge_rest(stored_config(_run_dir(run), overrides or []))
         out.print(f"{num_judged} new verdicts")
+
+
+JudgeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--judge",
+        help="`truth`, `URL#MODEL`, the directory of a starter or model, or a config; default: the config's own.",
+        metavar="NEW",
+    ),
+]
+
+
+@app.command()
+def rejudge(run: RunArgument, judge: JudgeOption = None, overrides: SetOption = None) -> None:
+    """Score a run's stored episodes with another judge and list what flips; the run itself stays as it is.
+
+    Examples:
+    - `python -m launch rejudge quickstart --judge http://127.0.0.1:8000/v1#qwen`
+
+    - `python -m launch rejudge quickstart --set judge.num_votes=3 --set judge.quorum=2`
+    """
+    with _errors():
+        from launch.driver import stored_config
+        from launch.judging import judged_by
+        from launch.rejudge import rejudge as judge_again
+
+        run_dir = _run_dir(run)
+        config = judged_by(stored_config(run_dir, []), judge, overrides or [])
+        found = asyncio.run(judge_again(run_dir, config))
+        for line in (*found.rounds, *found.flips[:MAX_LINES]):
+            out.print(str(line), markup=False, highlight=False)
+        _tell_rest(len(found.flips) - MAX_LINES, found.num_out)
+        out.print(f"{len(found.flips)} flips by {found.judge}: {found.folder}", markup=False, highlight=False)
+
+
+@app.command("judge-eval")
+def judge_eval(
+    labels: Annotated[Path, typer.Argument(help="A folder of labelled trajectories.", metavar="LABELS")],
+    judge: JudgeOption = None,
+    config: Annotated[
+        str, typer.Option("--config", help="The config whose judge and settings are used.")
+    ] = "quickstart",
+    overrides: SetOption = None,
+) -> None:
+    """Score a judge on labelled trajectories: precision, recall, abstention, by site and task kind.
+
+    Examples:
+    - `python -m launch judge-eval labels`
+
+    - `python -m launch judge-eval labels --judge http://127.0.0.1:8000/v1#qwen --set judge.num_screenshots=5`
+    """
+    with _errors():
+        from evaluator.agreement import table
+        from launch.judge_eval import judge_eval as evaluate_judge
+        from launch.judging import judged_by
+
+        found = asyncio.run(evaluate_judge(labels, judged_by(configs.load(config), judge, overrides or [])))
+        for line in table(found.groups | {"all": found.overall}):
+            out.print(line, markup=False, highlight=False)
+        if found.unanimous.whole:
+            out.print(f"votes all the same: {found.unanimous} %, n = {found.unanimous.whole}", markup=False)
+        _tell_rest(0, found.num_out)
+        out.print(f"{found.judge}, shares in % with 95 % intervals: {found.folder}", markup=False, highlight=False)
+
+
+def _tell_rest(num_untold: int, num_out: int) -> None:
+    if num_untold > 0:
+        out.print(f"... and {num_untold} more")
+    if num_out:
+        err.print(f"no verdict on {num_out}: the judge was out; the same command asks again", highlight=False)
+
+
+@app.command("export-labels")
+def export_labels(
+    run: RunArgument,
+    folder: Annotated[Path, typer.Argument(help="A new folder.", metavar="OUT")],
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="Also episodes of unknown outcome, to be labelled by hand.")
+    ] = False,
+) -> None:
+    """Write a run's episodes of known outcome as labelled trajectories with their pictures.
+
+    Example: `python -m launch export-labels quickstart labels`
+    """
+    with _errors():
+        from launch.judge_eval import export_labels as export
+
+        out.print(f"{export(_run_dir(run), folder, unlabelled=unlabelled)} trajectories: {folder}", highlight=False)
+
+
+@app.command("convert-labels")
+def convert_labels(
+    annotations: Annotated[Path, typer.Argument(help="annotations.csv of AgentRewardBench.", metavar="ANNOTATIONS")],
+    source: Annotated[Path, typer.Argument(help="The folder with its `trajectories`.", metavar="FOLDER")],
+    folder: Annotated[Path, typer.Argument(help="A new folder.", metavar="OUT")],
+) -> None:
+    """Write AgentRewardBench's annotated trajectories, downloaded before, as labelled trajectories.
+
+    Example: `python -m launch convert-labels annotations.csv agent-reward-bench labels`
+    """
+    with _errors():
+        from evaluator.reward_bench import convert
+
+        out.print(f"{convert(annotations, source, folder)} trajectories: {folder}", highlight=False)
 
 
 @app.command()

@@ -107,6 +107,15 @@ class Endpoints(_Section):
     verdicts come after the rollouts. Otherwise they have a server beside the policy's, and judging streams."""
 
 
+class PanelJudge(_Section):
+    """One more judge, best of another model family."""
+
+    endpoint: EndpointSettings
+    """Where it answers."""
+    judge: JudgeSettings = JudgeSettings()
+    """What it is shown and how it answers."""
+
+
 class RolloutSettings(_Section):
     """How much is practised in a round, and by how many workers."""
 
@@ -120,6 +129,9 @@ class RolloutSettings(_Section):
     """Episodes per proposed task."""
     tasks_per_world: int = Field(default=4, ge=1)
     """Practice sites: proposed tasks per generated world."""
+    gold_tasks: bool = False
+    """Practise on the gold tasks of training worlds (of `evaluation.max_moves` moves at most) instead of proposed ones:
+    for experiments on practice sites, such as learning from a judge that knows the truth (`judge.kind`)."""
     num_pages: int = Field(default=3, ge=1)
     """Pages the proposer is shown per world or website: the start page, then a random walk."""
     max_attempts: int = Field(default=3, ge=1)
@@ -147,6 +159,16 @@ class EvaluationSettings(_Section):
     """Only gold tasks whose scripted solution has at most so many moves, the answer included; None: all."""
     first_world: int = Field(default=0, ge=0)
     """Number of the first held-out world used; another number, other worlds."""
+
+
+class CanarySettings(_Section):
+    """Attempts that can't be a success, judged beside a round's episodes; they reach no reward, group or manifest."""
+
+    per_round: int = Field(default=0, ge=0)
+    """Canaries judged in each round, spread over the families (evaluator/canaries.py); 0: none."""
+    max_fooled: float = Field(default=0.1, ge=0, le=1)
+    """The run stops, and learns nothing from the round, when the share of canaries that the judge called a success is
+    above this, by the lower end of its 95 % interval; 1: it never stops, and the share is only recorded."""
 
 
 class RetentionSettings(_Section):
@@ -201,6 +223,10 @@ class Config(_Section):
     """Attempting them."""
     judge: JudgeSettings = JudgeSettings()
     """Scoring the attempts."""
+    panel: tuple[PanelJudge, ...] = ()
+    """Further judges: what they and the judge don't agree on is undecided."""
+    canaries: CanarySettings = CanarySettings()
+    """Watching the judge."""
     selection: SelectionSettings = SelectionSettings()
     """Choosing what is learned from."""
     learner: LearnerSettings = LearnerSettings()
@@ -240,9 +266,22 @@ class Config(_Section):
         return self.endpoints.judge if role == "judge" else self.endpoints.proposer
 
     @property
+    def frozen_roles(self) -> tuple[FrozenRole, ...]:
+        """The frozen roles that a model plays."""
+        needless = {"judge": self.judge.kind == "truth", "proposer": self.rollout.gold_tasks}
+        return tuple(role for role in FROZEN_ROLES if not needless[role])
+
+    @property
     def served_apart(self) -> tuple[FrozenRole, ...]:
         """The frozen roles that don't take turns with the policy."""
-        return tuple(role for role in FROZEN_ROLES if self.endpoint(role) or not self.endpoints.take_turns)
+        return tuple(role for role in self.frozen_roles if self.endpoint(role) or not self.endpoints.take_turns)
+
+    @property
+    def judge_name(self) -> str:
+        """What the judge's verdicts are signed with; the judges of the panel have names of their own."""
+        if self.endpoints.judge is not None:
+            return self.endpoints.judge.model
+        return "starter" if self.model.base is None else self.model.base.resolve().name
 
     @property
     def run_dir(self) -> Path:

@@ -1,6 +1,6 @@
 """What a run decided, as hashes: two runs of one config with the same model answers have the same digest.
 
-Left out is what differs between runs that decide alike: times, attempts, events, trajectory files (they hold times).
+Left out is what differs between runs that decide alike: times, costs, attempts, events, trajectory files (with times).
 """
 
 import hashlib
@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from launch.books import LedgerReader, Purpose
+from launch.gauge import CANARIES, JudgedCanaries
 
 COMMIT = "COMMIT.json"
 
 
 def digest(books: LedgerReader) -> dict[str, str]:
-    """Hashes (sha256, hex) of the run's tasks, outcomes, truths, verdicts, manifests and weights."""
+    """Hashes (sha256, hex) of the run's tasks, outcomes, truths, verdicts, canaries, manifests and weights."""
     rows = books.trajectories()
     verdicts = (books.verdict(row.id) for row in rows)
     parts: dict[str, Iterable[object]] = {
@@ -25,11 +26,24 @@ def digest(books: LedgerReader) -> dict[str, str]:
             for task in books.tasks(row.round, purpose)
         ],
         "outcomes": [(row.id, row.outcome, row.num_steps, row.truth) for row in rows],
-        "verdicts": [verdict.model_dump(mode="json") for verdict in verdicts if verdict],
+        "verdicts": [verdict.model_dump(mode="json", exclude={"cost"}) for verdict in verdicts if verdict],
+        "canaries": [(path.name, _canary_verdicts(path)) for path in sorted((books.run_dir / CANARIES).glob("*.json"))],
         "manifests": [(row.round, _file_hash(path)) for row in books.rounds() if (path := books.manifest(row.round))],
         "weights": [(row.version, row.parent, _weight_hashes(books.run_dir / row.path)) for row in books.weights()],
     }
     return {name: hashlib.sha256(json.dumps(list(items)).encode()).hexdigest() for name, items in parts.items()}
+
+
+def _canary_verdicts(path: Path) -> list[object]:
+    canaries = JudgedCanaries.model_validate_json(path.read_bytes()).canaries
+    return [
+        (
+            canary.family,
+            canary.trajectory.id,
+            canary.verdict and canary.verdict.model_dump(mode="json", exclude={"cost"}),
+        )
+        for canary in canaries
+    ]
 
 
 def _file_hash(path: Path) -> str:

@@ -208,7 +208,8 @@ def judge_rest(config: Config) -> int:
 async def _judge_rest(config: Config, ledger: Ledger) -> None:
     async with contextlib.AsyncExitStack() as stack:
         team = _idle_team(config, ledger)
-        team.models = await open_frozen(config, ledger.run_dir, ("judge",), stack)
+        if "judge" in config.frozen_roles:
+            team.models = await open_frozen(config, ledger.run_dir, ("judge",), stack)
         for row in ledger.rounds():
             await stages.judge_missing(team, row.round, tuple(Purpose), Phase.JUDGE)
             summary.settle(ledger, row.round)

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from launch.config import FROZEN_ROLES, Config
+from launch.config import Config
 from launch.disk import GB, free_gb
 from launch.errors import StorageError
 from launch.storage import ObjectStore
@@ -39,7 +39,7 @@ class PreflightError(ValueError):
 
 def check(config: Config) -> None:
     """Return if the run can start. Raises PreflightError with every reason why it can't."""
-    checks = (_model, _server, _browser, _space, _storage, _websites, _endpoints)
+    checks = (_model, _server, _browser, _space, _storage, _websites, _truth, _endpoints)
     problems = [problem for look in checks for problem in look(config)]
     if problems:
         raise PreflightError(problems)
@@ -58,7 +58,7 @@ def _server(config: Config) -> Iterator[str]:
     for url in serving.base_urls:
         if not _reachable(f"{url}/health"):
             yield f"serving.base_urls: nothing answers at {url}"
-    starts_one = not serving.base_urls or any(config.endpoint(role) is None for role in FROZEN_ROLES)
+    starts_one = not serving.base_urls or any(config.endpoint(role) is None for role in config.frozen_roles)
     if starts_one and importlib.util.find_spec("vllm") is None:
         yield "serving: vLLM is not installed; run `make setup`, or name running servers"
     left_behind = ServerRecord.read(config.run_dir / "logs" / "policy.log")  # by a killed driver: it will be adopted
@@ -126,15 +126,27 @@ def _website(website: Website) -> str | None:
     return None if _reachable(website.url) else f"nothing answers at {website.url}"
 
 
+def _truth(config: Config) -> Iterator[str]:
+    gold, by_truth = config.rollout.gold_tasks, config.judge.kind == "truth"
+    live = [website.name for website in config.websites_of("train") if website.practice_site is None]
+    if gold and live:
+        yield f"rollout.gold_tasks: only practice sites have gold tasks, not {', '.join(live)}"
+    if by_truth and config.run.rounds and not gold:
+        yield "judge.kind: the truth of proposed tasks isn't known; practise on gold tasks (rollout.gold_tasks = true)"
+    if by_truth and (config.panel or config.canaries.per_round):
+        yield "judge.kind: the truth needs no panel and no canaries"
+
+
 def _endpoints(config: Config) -> Iterator[str]:
-    for role in FROZEN_ROLES:
-        endpoint = config.endpoint(role)
+    asked = {f"endpoints.{role}": config.endpoint(role) for role in config.frozen_roles}
+    asked |= {f"panel.{number}.endpoint": seat.endpoint for number, seat in enumerate(config.panel)}
+    for key, endpoint in asked.items():
         if endpoint is None:
             continue
         if endpoint.api_key_env and not os.environ.get(endpoint.api_key_env):
-            yield f"endpoints.{role}.api_key_env: {endpoint.api_key_env} is not set in the environment"
+            yield f"{key}.api_key_env: {endpoint.api_key_env} is not set in the environment"
         if not _reachable(f"{endpoint.base_url}/models"):
-            yield f"endpoints.{role}.base_url: nothing answers at {endpoint.base_url}"
+            yield f"{key}.base_url: nothing answers at {endpoint.base_url}"
 
 
 def _reachable(url: str) -> bool:

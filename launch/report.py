@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from evaluator.agreement import wilson
+from evaluator.agreement import Share, wilson
 from evaluator.verdict import Judgement, Verdict
 from launch.books import EventRow, LedgerError, LedgerReader, Phase, ProposalRow, Purpose, RoundRow, TrajectoryRow
 from launch.charts import Point, Series, bars, curves
@@ -235,6 +235,7 @@ def charts(data: ReportData) -> list[Markup]:
     return [
         curves("Success by ground truth, 95 % intervals", success_series(data.rounds)),
         curves("The judge against ground truth", _judge_series(data.rounds)),
+        curves("Canaries that the judge called a success, 95 % intervals", [_canary_series(data.rounds)]),
         bars("Practice episodes by the judge's verdict", verdicts),
         bars("Episodes by outcome", outcomes),
         bars("Seconds by phase", seconds, " s"),
@@ -265,6 +266,18 @@ def _judge_series(rounds: Sequence[RoundSummary]) -> list[Series]:
         Series(name, tuple(Point(number, share) for number, share in pairs if share is not None))
         for name, pairs in shares.items()
     ]
+
+
+def _canary_series(rounds: Sequence[RoundSummary]) -> Series:
+    shares = [(figures.round, Share(figures.canaries_fooled, figures.canaries)) for figures in rounds]
+    return Series(
+        "false positives",
+        tuple(
+            Point(number, share.value, share.interval.low, share.interval.high, share.whole)
+            for number, share in shares
+            if share.value is not None
+        ),
+    )
 
 
 def _verdicts(rows: Iterable[TrajectoryRow], number: int) -> dict[str, int]:

@@ -11,8 +11,8 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from evaluator.judge import judge as judge_one
-from launch import inbox, retention, summary
+from evaluator.judge import Judge
+from launch import gauge, inbox, retention, summary
 from launch.books import Episode, LedgerReader, Phase, ProposalRow, Purpose, TrajectoryRow, WeightsRow
 from launch.errors import RunFailed, WorkerLost
 from launch.team import Team
@@ -84,10 +84,13 @@ def measured_tasks(
 
 def _held_out(website: Website, first_world: int, max_moves: int | None) -> Iterable[Task]:
     for number in itertools.count(first_world):
-        world = f"heldout-{number}"
-        for gold in gold_tasks(SITES[website.practice_site or ""], world):
-            if max_moves is None or len(gold.solution) <= max_moves:
-                yield Task(website=website, instruction=gold.instruction, world=world, source="gold", gold_id=gold.id)
+        yield from _gold_tasks(website, f"heldout-{number}", max_moves)
+
+
+def _gold_tasks(website: Website, world: str, max_moves: int | None) -> Iterable[Task]:
+    for gold in gold_tasks(SITES[website.practice_site or ""], world):
+        if max_moves is None or len(gold.solution) <= max_moves:
+            yield Task(website=website, instruction=gold.instruction, world=world, source="gold", gold_id=gold.id)
 
 
 async def propose(team: Team, k: int) -> None:
@@ -97,6 +100,10 @@ async def propose(team: Team, k: int) -> None:
     plan = plan_practice(websites, rollout.tasks_per_round, rollout.tasks_per_world, team.seed(k, "worlds"))
     done = {(row.website, row.world) for row in team.ledger.proposals(k)}
     missing = [practice for practice in plan if (practice.website.name, practice.world) not in done]
+    if team.config.rollout.gold_tasks:
+        for practice in missing:
+            _plan_gold(team, k, practice)
+        return
     generate = await team.model("proposer")
     held_out = {(task.website.name, task.instruction) for task in _measured(team, Purpose.EVAL)}
 
@@ -110,6 +117,17 @@ async def propose(team: Team, k: int) -> None:
                 team.watch(k, Phase.PROPOSE, len(team.ledger.proposals(k)), len(plan))
 
     await team.each(websites, propose_on, team.workers.num_slots)
+
+
+def _plan_gold(team: Team, k: int, practice: Practice) -> None:
+    """In the place of proposals: some of a training world's gold tasks."""
+    website, world = practice.website, practice.world
+    assert world is not None, "a practice site's, says preflight"
+    golds = list(_gold_tasks(website, world, team.config.evaluation.max_moves))
+    rng = random.Random(team.seed(k, website.name, world))
+    chosen = rng.sample(golds, min(practice.num_tasks, len(golds)))
+    row = ProposalRow(k, website.name, world, len(golds), len(chosen), {"spare": len(golds) - len(chosen)})
+    team.ledger.add_proposals(row, chosen, team.config.rollout.samples_per_task)
 
 
 async def _propose_in_world(team: Team, k: int, practice: Practice, held_out: set[str], generate: Generate) -> None:
@@ -166,6 +184,7 @@ async def _collect(team: Team, k: int, purposes: Sequence[Purpose], phase: Phase
     missing = [episode for purpose in purposes for episode in team.ledger.missing_episodes(k, purpose)]
     num_wanted = sum(team.ledger.num_episodes(k, purpose) for purpose in purposes)
     num_done = num_wanted - len(missing)
+    streaming = await team.streaming_judge()
 
     team.watch(k, phase, num_done, num_wanted)
 
@@ -176,8 +195,8 @@ async def _collect(team: Team, k: int, purposes: Sequence[Purpose], phase: Phase
         num_done += 1
         team.watch(k, phase, num_done, num_wanted)
         _break_on_failures(team, k, purposes)
-        if trajectory.outcome.is_agents and (judge_model := team.models.get("judge")):
-            team.judging.append(asyncio.create_task(_judge(team, trajectory, judge_model)))
+        if trajectory.outcome.is_agents and streaming:
+            team.judging.append(asyncio.create_task(_judge(team, trajectory, streaming)))
 
     await team.each(missing, attempt, team.workers.num_slots)
     _check_books(team, k, purposes)
@@ -243,18 +262,11 @@ def _check_books(team: Team, k: int, purposes: Sequence[Purpose]) -> None:
         assert num_wanted == num_ended, f"round {k} {purpose}: {num_wanted} episodes launched, {num_ended} outcomes"
 
 
-async def _judge(team: Team, trajectory: Trajectory, generate: Generate) -> None:
+async def _judge(team: Team, trajectory: Trajectory, judge: Judge) -> None:
     """r = R(tau, c), committed; a judge outage leaves the trajectory without verdict."""
-    endpoint = team.config.endpoints.judge
     async with team.judge_slots:
         try:
-            verdict = await judge_one(
-                trajectory,
-                generate=generate,
-                blobs=team.blobs,
-                settings=team.config.judge,
-                name=endpoint.model if endpoint else "starter",
-            )
+            verdict = await judge(trajectory)
         except ModelError as error:
             logger.warning("%s: no verdict: %s", trajectory.id, error)
             return
@@ -263,8 +275,9 @@ async def _judge(team: Team, trajectory: Trajectory, generate: Generate) -> None
 
 
 async def judge(team: Team, k: int) -> None:
-    """r = R(tau, c): the verdicts of the round's training trajectories that are still missing."""
+    """r = R(tau, c): the verdicts of the round's training trajectories that are still missing, and on canaries."""
     await judge_missing(team, k, (Purpose.TRAIN,), Phase.JUDGE)
+    await gauge.watch_judge(team, k)
 
 
 async def judge_missing(team: Team, k: int, purposes: Sequence[Purpose], phase: Phase) -> None:
@@ -272,10 +285,10 @@ async def judge_missing(team: Team, k: int, purposes: Sequence[Purpose], phase: 
     await asyncio.gather(*team.judging)
     team.judging.clear()
     rows = _judgeable(team, k, purposes)
-    generate = await team.model("judge")
+    asked = await team.judge()
 
     async def judge_row(row: TrajectoryRow) -> None:
-        await _judge(team, team.ledger.load(row), generate)
+        await _judge(team, team.ledger.load(row), asked)
         team.watch(k, phase, sum(row.judgement is not None for row in _judgeable(team, k, purposes)), len(rows))
 
     for _ in range(team.config.rollout.max_attempts):

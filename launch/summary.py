@@ -48,6 +48,10 @@ class RoundSummary(BaseModel):
     """Of the round's measured episodes that the judge called a success, the share that were one."""
     judge_recall: float | None
     """Of those that were a success, the share that the judge called one."""
+    canaries: int = 0
+    """Attempts that can't be a success (launch/gauge.py) which the judge was shown."""
+    canaries_fooled: int = 0
+    """Those that it called a success."""
     tasks_proposed: int
     """Tasks that the proposer wrote."""
     tasks_kept: int
@@ -80,7 +84,7 @@ def summarise_round(ledger: LedgerReader, k: int) -> RoundSummary:
     num_successes = sum(row.truth is True for row in eval_rows)
     interval = wilson(num_successes, len(eval_rows)) if eval_rows else None
     judged = agreement(_truth_and_verdict(ledger, [*eval_rows, *unseen_rows]))
-    proposals = ledger.proposals(k)
+    proposals, metrics = ledger.proposals(k), ledger.metrics(k)
     return RoundSummary(
         round=k,
         held_out_success=_success(eval_rows),
@@ -89,13 +93,15 @@ def summarise_round(ledger: LedgerReader, k: int) -> RoundSummary:
         ci_high=interval.high if interval else None,
         unseen_success=_success(unseen_rows),
         unseen_n=len(unseen_rows),
-        judge_precision=judged.precision,
-        judge_recall=judged.recall,
+        judge_precision=judged.precision.value,
+        judge_recall=judged.recall.value,
+        canaries=int(metrics.get("canary/judged", 0)),
+        canaries_fooled=int(metrics.get("canary/fooled", 0)),
         tasks_proposed=sum(row.num_proposed for row in proposals),
         tasks_kept=sum(row.num_kept for row in proposals),
         episodes=sum(ledger.num_episodes(k, purpose) for purpose in Purpose),
         outcomes={str(outcome): number for outcome, number in ledger.outcomes(k, tuple(Purpose)).items()},
-        seconds={name: ledger.metrics(k).get(f"time/{name}", 0.0) for name in STAGES},
+        seconds={name: metrics.get(f"time/{name}", 0.0) for name in STAGES},
     )
 
 
@@ -132,6 +138,7 @@ def round_metrics(ledger: LedgerReader, k: int) -> dict[str, float]:
     rows = ledger.trajectories(k)
     train_rows = [row for row in rows if row.purpose is Purpose.TRAIN]
     num_judged = sum(row.judgement is not None for row in train_rows)
+    costs = [verdict.cost for row in rows if (verdict := ledger.verdict(row.id)) and verdict.cost]
     metrics: dict[str, float | None] = {
         "propose/proposed": figures.tasks_proposed,
         "propose/kept": figures.tasks_kept,
@@ -143,6 +150,10 @@ def round_metrics(ledger: LedgerReader, k: int) -> dict[str, float]:
         "judge/judged": num_judged,
         "judge/outages": len(_agents(train_rows)) - num_judged,
         "judge/success": sum(row.judgement == "success" for row in train_rows) / num_judged if num_judged else None,
+        "judge/replies": sum(cost.replies for cost in costs) if costs else None,
+        "judge/seconds_per_verdict": sum(cost.seconds for cost in costs) / len(costs) if costs else None,
+        "judge/prompt_tokens": _known_sum(cost.prompt_tokens for cost in costs),
+        "judge/reply_tokens": _known_sum(cost.reply_tokens for cost in costs),
         "judge/undecided": sum(row.judgement == "undecided" for row in train_rows),
         "judge/precision": figures.judge_precision,
         "judge/recall": figures.judge_recall,
@@ -158,6 +169,12 @@ def round_metrics(ledger: LedgerReader, k: int) -> dict[str, float]:
             key = f"propose/rejected/{reason.replace(' ', '_')}"
             metrics[key] = (metrics.get(key) or 0) + number
     return {key: value for key, value in metrics.items() if value is not None}
+
+
+def _known_sum(numbers: Iterable[int | None]) -> int | None:
+    """None where nothing is to be summed, or a part of it isn't known."""
+    known = list(numbers)
+    return sum(number or 0 for number in known) if known and None not in known else None
 
 
 def summarise(ledger: Ledger) -> RunSummary:

@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from evaluator.judge import Judge
+from evaluator.truth import TruthJudge
 from launch.books import Phase, WeightsRow
 from launch.config import Config, FrozenRole
 from launch.errors import Stopped
+from launch.judging import open_panel, seat
 from launch.ledger import Ledger
 from launch.storage import open_storage
 from launch.tracking import Tracker
@@ -55,6 +58,8 @@ class Team:
     stop: asyncio.Event
     judge_slots: asyncio.Semaphore
     """As many judgements as may be under way at once."""
+    panel: tuple[Judge, ...] = ()
+    """Judges that have to agree with the judge."""
     models: dict[FrozenRole, Generate] = field(default_factory=dict)
     """Judge and proposer, where they don't take turns with the policy."""
     judging: list[asyncio.Task[None]] = field(default_factory=list)
@@ -73,6 +78,16 @@ class Team:
         if self.fleet.model != directory:
             await self.fleet.publish(None, directory)
         return self.fleet.generate()
+
+    async def judge(self) -> Judge:
+        """The judge; one that takes turns is loaded into the policy's servers."""
+        if self.config.judge.kind == "truth":
+            return TruthJudge()
+        return seat(self.config, await self.model("judge"), self.panel, self.blobs)
+
+    async def streaming_judge(self) -> Judge | None:
+        """The judge, if it can be asked while episodes roll out; None where it takes turns with the policy."""
+        return await self.judge() if "judge" in self.models or self.config.judge.kind == "truth" else None
 
     def weights_dir(self, weights: WeightsRow) -> Path:
         """Directory of a version."""
@@ -138,17 +153,19 @@ def make_team(config: Config, ledger: Ledger, tracker: Tracker, watch: Watch, st
     """A team whose servers and workers aren't started, and whose frozen models aren't opened."""
     run_dir = ledger.run_dir
     model, log = config.model.directory("policy"), run_dir / "logs" / "policy.log"
+    blobs = BlobStore(run_dir / "blobs")
     return Team(
         config=config,
         run_dir=run_dir,
         ledger=ledger,
         tracker=tracker,
-        blobs=BlobStore(run_dir / "blobs"),
+        blobs=blobs,
         fleet=Fleet(config.serving, model, log, tell=lambda text: ledger.add_event("replica", text)),
         workers=Workers(open_storage(config.cluster.storage, ledger), config.rollout, config.cluster),
         watch=watch,
         stop=stop,
         judge_slots=asyncio.Semaphore(config.rollout.num_judgements),
+        panel=open_panel(config, blobs),
     )
 
 
@@ -164,3 +181,14 @@ async def open_frozen(
     for server in servers.values():
         await stack.enter_async_context(server)
     return {role: open_endpoint(config.endpoint(role) or servers[directories[role]].endpoint) for role in roles}
+
+
+@contextlib.asynccontextmanager
+async def open_judge(config: Config, directory: Path, blobs: BlobStore) -> AsyncIterator[Judge]:
+    """A config's judge apart from any run; a server started for it writes its log into `directory`/logs."""
+    if config.judge.kind == "truth":
+        yield TruthJudge()
+        return
+    async with contextlib.AsyncExitStack() as stack:
+        models = await open_frozen(config, directory, ("judge",), stack)
+        yield seat(config, models["judge"], open_panel(config, blobs), blobs)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from policy.files import cut_torn_line
+
 if TYPE_CHECKING:
     import wandb
 
@@ -51,7 +53,7 @@ class Tracker:
         `config` is shown in wandb as it is: it must hold names of secrets only, never secrets.
         """
         self._path = run_dir / METRICS
-        _cut_torn_line(self._path)
+        cut_torn_line(self._path)
         self._wandb: wandb.Run | None = None
         if settings.mode != "off":
             self._guard(lambda: self._open_wandb(run_dir, settings, config))
@@ -122,10 +124,3 @@ def read_metrics(run_dir: Path) -> dict[int, dict[str, float]]:
     records = [json.loads(line) for line in whole_lines]
     last = {record.pop("round"): record for record in records}
     return dict(sorted(last.items()))
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Drop what a killed process left behind the last line end, so that the next record starts its own line."""
-    if path.is_file():
-        data = path.read_bytes()
-        os.truncate(path, data.rfind(b"\n") + 1)

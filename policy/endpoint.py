@@ -10,7 +10,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 from pydantic import BaseModel, ConfigDict, Field
 
 from policy.marks import scaled
-from proposer.generate import Generate, ModelError, Prompt, Response, Sampling
+from proposer.generate import Generate, ModelError, Prompt, Response, Sampling, Usage
 
 
 class EndpointSettings(BaseModel):
@@ -146,4 +146,10 @@ def _response(completion: dict[str, Any], weights: int | None) -> Response:
         token_ids=tuple(choice.get("token_ids") or ()),
         logprobs=tuple(token["logprob"] for token in logprobs),
         finish_reason=choice.get("finish_reason") or "stop",
+        usage=_usage(completion.get("usage") or {}),
     )
+
+
+def _usage(told: dict[str, Any]) -> Usage | None:
+    prompt_tokens, reply_tokens = told.get("prompt_tokens"), told.get("completion_tokens")
+    return None if prompt_tokens is None or reply_tokens is None else Usage(prompt_tokens, reply_tokens)

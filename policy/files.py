@@ -1,4 +1,4 @@
-"""What outlasts a stop of the machine."""
+"""What outlasts a stop of the machine, and what a killed process leaves."""
 
 import os
 from pathlib import Path
@@ -11,3 +11,10 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def cut_torn_line(path: Path) -> None:
+    """Drop what a killed process left behind a file's last line end, so that the next record starts its own line."""
+    if path.is_file():
+        data = path.read_bytes()
+        os.truncate(path, data.rfind(b"\n") + 1)

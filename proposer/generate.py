@@ -28,6 +28,14 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What a reply cost."""
+
+    prompt_tokens: int
+    reply_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
     """What the model said, with what is needed to train on exactly the tokens it sampled."""
 
@@ -42,6 +50,8 @@ class Response:
     """Log-probability (nats) of each of `token_ids` under the distribution sampled from, temperature included."""
     finish_reason: str = "stop"
     """``stop`` or ``length`` (cut at max_tokens)."""
+    usage: Usage | None = None
+    """None if the server doesn't tell."""
 
 
 Generate = Callable[[Prompt, Sampling], Awaitable[Response]]

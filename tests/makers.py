@@ -1,13 +1,23 @@
 """Records for tests, built from the real types."""
 
+import io
 from collections.abc import Sequence
 from typing import Literal
+
+from PIL import Image
 
 from policy.trajectory import Action, ActionKind, Element, Observation, Outcome, Step, Trajectory
 from proposer.task import Task, Website
 from rl.manifest import Attempt, Manifest, Sample
 
 SHOP = Website(name="shop", url="practice:shop", description="A shop.")
+
+
+def picture(colour: str = "white") -> bytes:
+    """A small screenshot."""
+    out = io.BytesIO()
+    Image.new("RGB", (320, 200), colour).save(out, "JPEG")
+    return out.getvalue()
 
 
 def observation(listing: str = "<a> Copper Kettle [1]  $12.50", screenshot: str = "0" * 64) -> Observation:

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.agreement import agreement, wilson
-from evaluator.judge import JudgeSettings, judge, last_screenshots, parse, render
-from evaluator.truth import gold_task, ground_truth
+from evaluator.agreement import Measured, agreement, breakdown, unanimity, wilson
+from evaluator.judge import JudgeSettings, ModelJudge, last_screenshots, parse, prompt_hash, render
+from evaluator.panel import Panel
+from evaluator.truth import NoGroundTruthError, TruthJudge, gold_task, ground_truth
 from evaluator.verdict import Judgement, Verdict
+from launch import config as configs
 from policy.blobs import BlobStore
 from policy.trajectory import Outcome
-from proposer.generate import ModelError, Prompt, Response, Sampling
+from proposer.generate import ModelError, Prompt, Response, Sampling, Usage
 from proposer.task import Task
 from sites.catalogue import SITES
 from sites.contract import gold_tasks
@@ -39,7 +41,7 @@ class Replies:
 
 async def ask(model: Replies, tmp_path: Path, num_votes: int = 1) -> Verdict:
     settings = SETTINGS.model_copy(update={"num_votes": num_votes})
-    return await judge(trajectory("t"), generate=model, blobs=BlobStore(tmp_path), settings=settings)
+    return await ModelJudge(model, BlobStore(tmp_path), settings)(trajectory("t"))
 
 
 @pytest.mark.asyncio
@@ -72,6 +74,107 @@ async def test_a_success_needs_every_vote_and_a_failure_one(tmp_path: Path) -> N
         assert [sampling.temperature > 0 for sampling in model.samplings] == [False, True, True][:num_asked]
 
 
+YES, NO, HM = "Reason: yes.\nVerdict: success", "Reason: no.\nVerdict: failure", "Reason: hm.\nVerdict: undecided"
+
+
+@pytest.mark.parametrize(
+    ("replies", "judgement", "reason"),
+    [
+        ([YES, NO, YES], Judgement.SUCCESS, "yes."),
+        ([NO, YES, NO], Judgement.FAILURE, "no."),
+        ([YES, NO, HM], Judgement.UNDECIDED, "no quorum of 2 among 3 votes: 1 success, 1 failure, 1 undecided"),
+        ([YES, HM, HM], Judgement.UNDECIDED, "no quorum of 2 among 3 votes: 1 success, 0 failure, 2 undecided"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_quorum_decides_and_all_votes_are_asked(
+    tmp_path: Path, replies: list[str], judgement: Judgement, reason: str
+) -> None:
+    model, settings = Replies(*replies), SETTINGS.model_copy(update={"num_votes": 3, "quorum": 2})
+    given = await ModelJudge(model, BlobStore(tmp_path), settings)(trajectory("t"))
+    assert (given.judgement, given.reason, len(given.votes), len(model.prompts)) == (judgement, reason, 3, 3)
+
+
+@pytest.mark.parametrize(("num_votes", "quorum"), [(4, 2), (2, 3)])
+def test_a_quorum_is_more_than_half_of_the_votes_and_no_more_than_all(num_votes: int, quorum: int) -> None:
+    with pytest.raises(ValueError, match=f"quorum: expected more than half of num_votes = {num_votes}, got {quorum}"):
+        JudgeSettings(num_votes=num_votes, quorum=quorum)
+
+
+def test_the_hash_of_a_prompt_outlives_new_settings_and_shows_changed_ones() -> None:
+    shipped = [prompt_hash(configs.load(name).judge) for name in ("quickstart", "pae_webvoyager_7b")]
+    assert shipped == ["d516f3b2104a", "591036533756"]
+    assert prompt_hash(SETTINGS) != prompt_hash(JudgeSettings(num_screenshots=0, num_votes=3, quorum=2))
+
+
+@pytest.mark.asyncio
+async def test_a_verdict_tells_what_it_cost_over_all_tries_and_votes(tmp_path: Path) -> None:
+    replies = iter(["hm", YES, YES])
+
+    async def model(prompt: Prompt, sampling: Sampling) -> Response:
+        return Response(next(replies), usage=Usage(prompt_tokens=100, reply_tokens=7))
+
+    settings = SETTINGS.model_copy(update={"num_votes": 2})
+    cost = (await ModelJudge(model, BlobStore(tmp_path), settings)(trajectory("t"))).cost
+    assert cost
+    assert (cost.replies, cost.prompt_tokens, cost.reply_tokens) == (3, 300, 21)
+    assert cost.seconds > 0
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_tells_no_tokens_leaves_them_unknown(tmp_path: Path) -> None:
+    cost = (await ask(Replies(YES), tmp_path)).cost
+    assert cost
+    assert (cost.replies, cost.prompt_tokens) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("replies", "judgement", "num_asked"),
+    [
+        ((YES, YES), Judgement.SUCCESS, 2),
+        ((NO, NO), Judgement.FAILURE, 2),
+        ((YES, NO), Judgement.UNDECIDED, 2),
+        ((NO, YES), Judgement.UNDECIDED, 2),
+        ((HM, YES), Judgement.UNDECIDED, 1),
+    ],
+)
+@pytest.mark.asyncio
+async def test_only_what_all_judges_of_a_panel_say_counts(
+    tmp_path: Path, replies: tuple[str, str], judgement: Judgement, num_asked: int
+) -> None:
+    judges = [ModelJudge(Replies(reply), BlobStore(tmp_path), SETTINGS, reply[8:10]) for reply in replies]
+    given = await Panel(judges)(trajectory("t"))
+    assert given.judgement is judgement
+    assert len(given.votes) == num_asked
+    assert given.judge == f"{replies[0][8:10]} + {replies[1][8:10]}"
+    assert given.cost
+    assert given.cost.replies == num_asked
+
+
+@pytest.mark.asyncio
+async def test_the_truth_judges_gold_tasks_and_refuses_others() -> None:
+    assert (await TruthJudge()(gold_attempt())).judgement is Judgement.SUCCESS
+    assert (await TruthJudge()(gold_attempt(answer="$0.01"))).judgement is Judgement.FAILURE
+    with pytest.raises(NoGroundTruthError, match="trajectory t: the truth is known only of"):
+        await TruthJudge()(trajectory("t"))
+
+
+def test_agreement_is_told_by_site_and_by_kind_where_kinds_are_known() -> None:
+    yes, no = verdict(Judgement.SUCCESS), verdict(Judgement.FAILURE)
+    found = breakdown(
+        [Measured("shop", "price", True, yes), Measured("shop", "cart", True, no), Measured("live", "", False, no)]
+    )
+    assert list(found) == ["live", "shop", "shop/cart", "shop/price"]
+    assert [found[name].recall.value for name in found] == [None, 1 / 2, 0.0, 1.0]
+
+
+def test_votes_agree_where_all_are_the_same_and_single_votes_say_nothing() -> None:
+    s, f = Judgement.SUCCESS, Judgement.FAILURE
+    votes = [(s, s, s), (s, f, s), (f, f), (s,), ()]
+    share = unanimity(verdict(s).model_copy(update={"votes": cast}) for cast in votes)
+    assert (share.part, share.whole) == (2, 3)
+
+
 @pytest.mark.asyncio
 async def test_a_judge_that_never_says_a_verdict_is_undecided_not_failure(tmp_path: Path) -> None:
     given = await ask(Replies("hm", "Verdict: maybe"), tmp_path)
@@ -85,7 +188,7 @@ async def test_a_judge_outage_is_no_verdict(tmp_path: Path) -> None:
         raise ModelError("down")
 
     with pytest.raises(ModelError):
-        await judge(trajectory("t"), generate=out, blobs=BlobStore(tmp_path), settings=SETTINGS)
+        await ModelJudge(out, BlobStore(tmp_path), SETTINGS)(trajectory("t"))
 
 
 @pytest.mark.parametrize(
@@ -159,13 +262,13 @@ def test_agreement_counts_undecided_against_recall_but_not_precision() -> None:
     said = [Judgement.SUCCESS, Judgement.SUCCESS, Judgement.FAILURE, Judgement.UNDECIDED, Judgement.FAILURE]
     really = [True, False, True, True, False]
     found = agreement(zip(really, map(verdict, said), strict=True))
-    assert (found.precision, found.recall, found.abstained, found.n) == (1 / 2, 1 / 3, 1 / 5, 5)
+    assert (found.precision.value, found.recall.value, found.abstained.value, found.n) == (1 / 2, 1 / 3, 1 / 5, 5)
 
 
 def test_agreement_is_undefined_rather_than_zero_without_cases() -> None:
     found = agreement([(False, verdict(Judgement.FAILURE))])
-    assert found.precision is None
-    assert found.recall is None
+    assert found.precision.value is None
+    assert found.recall.value is None
 
 
 @pytest.mark.parametrize(("successes", "n", "low", "high"), [(0, 0, 0, 1), (5, 10, 0.2366, 0.7634), (0, 10, 0, 0.2775)])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluator.claims import Claims, check
-from evaluator.judge import JudgeSettings, judge
+from evaluator.judge import JudgeSettings, ModelJudge
 from evaluator.verdict import Judgement
 from policy.blobs import BlobStore
 from policy.trajectory import Action, ActionKind, Observation, Step, Trajectory
@@ -98,6 +98,6 @@ async def test_a_checked_judge_is_taken_at_its_quotes_not_at_its_verdict(tmp_pat
         return Response(next(replies))
 
     settings = JudgeSettings(num_screenshots=0, checked=True)
-    verdict = await judge(went(BUY, "done", HOME, CART), generate=answer, blobs=BlobStore(tmp_path), settings=settings)
+    verdict = await ModelJudge(answer, BlobStore(tmp_path), settings)(went(BUY, "done", HOME, CART))
     assert verdict.judgement is S
     assert "Checked: so it is on the page." in verdict.reason

@@ -17,7 +17,8 @@ from proposer.task import Task
 from tests.makers import SHOP
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("run", "resume", "eval", "report", "status", "propose", "judge", "clean")
+COMMANDS = ("run", "resume", "eval", "report", "status", "propose", "judge", "rejudge", "judge-eval", "clean")
+COMMANDS += ("export-labels", "convert-labels")
 
 
 @pytest.fixture
@@ -72,6 +73,8 @@ def test_the_real_command_refuses_an_unknown_config_in_one_line() -> None:
         ("run.min_free_disk_gb=1e9", "expected 1e+09 (run.min_free_disk_gb)"),
         ("run.min_free_memory_gb=1e9", "expected 1e+09 (run.min_free_memory_gb)"),
         ('serving.base_urls=["http://127.0.0.1:9"]', "serving.base_urls: nothing answers"),
+        ("judge.kind=truth", "judge.kind: the truth of proposed tasks isn't known"),
+        ("judge.quorum=2", "judge: quorum: expected more than half of num_votes = 1, got 2"),
     ],
 )
 def test_what_can_not_work_is_refused_in_one_line_and_leaves_nothing(toml: Path, override: str, words: str) -> None:
@@ -102,7 +105,7 @@ def test_run_does_not_start_a_begun_run_again(toml: Path) -> None:
     assert f"python -m launch resume {run_dir}" in line
 
 
-@pytest.mark.parametrize("command", ["resume", "status", "report", "judge", "eval", "clean"])
+@pytest.mark.parametrize("command", ["resume", "status", "report", "judge", "rejudge", "eval", "clean"])
 def test_a_run_that_is_not_there_is_refused(command: str) -> None:
     (line,) = refused(command, "no-such-run")
     assert "no-such-run: no run there" in line

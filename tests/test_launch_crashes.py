@@ -39,7 +39,7 @@ from proposer.generate import Prompt, Response, Sampling
 from proposer.look import Look
 from proposer.task import Website
 from rl.learner import LearnerSettings
-from tests.makers import step, trajectory
+from tests.makers import picture, step, trajectory
 
 REACHED = sorted(point for point in POINTS if not point.startswith(("learn:", "publish:", "worker:")))
 """The driver's points; the others are in processes that have stand-ins here."""
@@ -68,8 +68,8 @@ class Hands:
     async def run(self, order: Order) -> str:
         number = number_of(order.trajectory_id)
         outcome = (Outcome.FINISHED, Outcome.FINISHED, Outcome.STUCK, Outcome.SITE_ERROR)[number % 4]
-        picture = BlobStore(self.run_dir / "blobs").put(b"picture")
-        steps = tuple(step(number * 10 + index, screenshot=picture) for index in range(1 + number % 3))
+        screenshot = BlobStore(self.run_dir / "blobs").put(picture())
+        steps = tuple(step(number * 10 + index, screenshot=screenshot) for index in range(1 + number % 3))
         final = steps[-1].observation
         return inbox.deliver(
             self.run_dir,
@@ -106,6 +106,7 @@ async def answer(prompt: Prompt, sampling: Sampling) -> Response:
 def load(directory: Path) -> Config:
     changes = {"run.runs_dir": directory, "run.name": "run", "run.rounds": ROUNDS, "rollout.tasks_per_round": 5}
     changes |= {"evaluation.num_tasks": 0, "evaluation.unseen_num_tasks": 0, "judge.checked": "false"}
+    changes |= {"canaries.per_round": 4, "canaries.max_fooled": 1}
     changes |= {"proposer.grounded": "false", "proposer.max_per_opening": 9, "run.stop_free_disk_gb": 0}
     return configs.load("quickstart", [*(f"{key}={value}" for key, value in changes.items()), "tracking.wandb=off"])
 

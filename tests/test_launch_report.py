@@ -144,6 +144,7 @@ def play_round(run_dir: Path, ledger: Ledger, k: int) -> None:
             )
     for phase, seconds in {"propose": 20, "rollout": 160 - 20 * k, "judge": 15, "train": 60, "eval": 90}.items():
         ledger.add_seconds(k, phase, seconds if k or phase == "eval" else 0)
+    ledger.set_metrics(k, {"canary/judged": 14, "canary/fooled": k} if k else {})
     ledger.set_phase(k, Phase.DONE)
 
 
@@ -188,6 +189,20 @@ def test_hostile_text_is_shown_and_does_not_run(page: Page) -> None:
     assert page.get_by_text("<script>window.owned = true</script>").first.is_visible()
     assert page.evaluate("window.owned") is None
     assert page.locator("main script, img[src=x]").count() == 0
+
+
+def test_canaries_that_fooled_the_judge_are_drawn_and_counted_where_any_were_judged(page: Page) -> None:
+    figure = page.locator("figure", has_text="Canaries that the judge called a success")
+    tips = figure.locator("svg title").all_text_contents()
+    assert tips == [
+        "false positives, round 1: 7.1 % (95 % interval 1.3 to 31.5 %, n = 14)",
+        "false positives, round 2: 14.3 % (95 % interval 4.0 to 39.9 %, n = 14)",
+    ]
+    cells = page.locator("#rounds td", has_text="canaries called a success").all_text_contents()
+    assert [cell.rpartition(" %")[2].strip() for cell in cells] == [
+        "1 of 14 canaries called a success",
+        "2 of 14 canaries called a success",
+    ]
 
 
 def test_filters_show_exactly_what_matches(page: Page, run_dir: Path) -> None:

@@ -9,19 +9,22 @@ from typing import cast
 import pytest
 
 import evaluator.judge
-from bench.scripted import ScriptedServer, quick_answers
+from bench.scripted import Call, ScriptedServer, quick_answers
+from evaluator.truth import gold_task
 from evaluator.verdict import Judgement, Verdict
 from launch import config as configs
-from launch import inbox, stages
+from launch import gauge, inbox, stages
 from launch.books import LedgerError, Phase, Purpose, WeightsRow
+from launch.config import CanarySettings, Config
 from launch.errors import RunFailed, Stopped, WorkerLost
+from launch.judging import open_panel
 from launch.ledger import Ledger
 from launch.team import Team, make_team
 from launch.tracking import Tracker
 from launch.workers import Order, Workers, failed_trajectory
 from policy.fleet import Fleet
 from policy.server_settings import ServerSettings
-from policy.trajectory import Observation, Outcome, Step, Trajectory
+from policy.trajectory import Action, ActionKind, Observation, Outcome, Step, Trajectory
 from proposer.generate import ModelError, Prompt, Response, Sampling
 from proposer.task import Task, Website
 from rl.algorithms.base import Algorithm
@@ -30,7 +33,7 @@ from rl.algorithms.grpo import GRPO
 from rl.algorithms.off_policy import OffPolicy
 from rl.learner import LearnerSettings
 from rl.manifest import read_manifest
-from tests.makers import step, trajectory
+from tests.makers import picture, step, trajectory
 
 SHOP = Website(name="shop", url="practice:shop")
 NUM_TASKS = 24
@@ -50,12 +53,15 @@ def team(tmp_path: Path):
         yield make_team(config, ledger, tracker, lambda *_: None, asyncio.Event())
 
 
-def commit(team: Team, outcome: Outcome, count: int) -> None:
-    picture = team.blobs.put(b"picture")
+def commit(team: Team, outcome: Outcome, count: int, answer: str | None = None) -> None:
+    screenshot = team.blobs.put(picture())
     for episode in team.ledger.missing_episodes(1, Purpose.TRAIN)[:count]:
-        seen = Observation(url="", title="", elements=(), listing="", screenshot=picture)
-        step = Step(observation=seen, response="", thought="", action=None, token_ids=(1,), prompt_ids=(1,))
-        trajectory = Trajectory(id=episode.id, task=episode.task, steps=(step,), outcome=outcome, final=seen)
+        seen = Observation(url="", title="", elements=(), listing="", screenshot=screenshot)
+        said = Action(kind=ActionKind.ANSWER, text=answer) if answer else None
+        step = Step(observation=seen, response="", thought="", action=said, token_ids=(1,), prompt_ids=(1,))
+        trajectory = Trajectory(
+            id=episode.id, task=episode.task, steps=(step,), outcome=outcome, final=seen, answer=answer
+        )
         inbox.deliver(team.run_dir, trajectory)
         inbox.take(team.run_dir, team.ledger, trajectory)
 
@@ -160,6 +166,119 @@ async def test_a_judge_that_is_out_now_and_then_leaves_those_undecided(team: Tea
     assert sum(row.judgement is None for row in team.ledger.trajectories(1)) == NUM_TASKS / 8
     await stages.seal(team, 1)
     assert team.ledger.metrics(1)["learn/successes"] == NUM_TASKS * 7 / 8
+
+
+def watching(team: Team, **settings: float) -> Team:
+    """The team of a run that has its judge watched by four canaries a round."""
+    canaries = CanarySettings.model_validate({"per_round": 4} | settings)
+    team.config = team.config.model_copy(update={"canaries": canaries})
+    commit(team, Outcome.FINISHED, NUM_TASKS, answer="done")
+    return team
+
+
+async def sees_through_wishes(prompt: Prompt, sampling: Sampling) -> Response:
+    about = str(prompt.parts[-1])
+    wished = re.search(r"Do thing \d+\. (Afterwards|Then|Also)", about)
+    return Response(f"Reason: so.\nVerdict: {'failure' if wished else 'success'}")
+
+
+@pytest.mark.asyncio
+async def test_canaries_are_judged_beside_the_episodes_and_reach_nothing_else(team: Team) -> None:
+    watching(team).models = {"judge": sees_through_wishes}
+    await stages.judge(team, 1)
+    metrics = team.ledger.metrics(1)
+    assert (metrics["canary/judged"], metrics["canary/fooled"], metrics["canary/share"]) == (4, 0, 0)
+    await stages.seal(team, 1)
+    rows = team.ledger.trajectories(1)
+    assert len(rows) == team.ledger.num_episodes(1, Purpose.TRAIN) == NUM_TASKS
+    assert team.ledger.metrics(1)["learn/successes"] == NUM_TASKS
+    kept = gauge.JudgedCanaries.model_validate_json(gauge.file_of(team.run_dir, 1).read_bytes()).canaries
+    assert not {canary.trajectory.id for canary in kept} & {row.id for row in rows}
+    manifest = team.ledger.manifest(1)
+    assert manifest
+    assert not any(canary.trajectory.id in manifest.read_text() for canary in kept)
+
+
+@pytest.mark.asyncio
+async def test_a_judge_that_lets_canaries_pass_stops_the_run_before_it_learns_and_goes_on_stopping_it(
+    team: Team,
+) -> None:
+    watching(team).models = {"judge": says_success}
+    for _ in range(2):
+        with pytest.raises(RunFailed, match=r"round 1: the judge called 4 of 4 canaries a success: .* at least 0\.51"):
+            await stages.judge(team, 1)
+    (alarm,) = [event for event in team.ledger.events() if event.kind == "alarm"]
+    assert (alarm.round, team.ledger.metrics(1)["canary/fooled"]) == (1, 4)
+    team.config = team.config.model_copy(update={"canaries": CanarySettings(per_round=4, max_fooled=1)})
+    await stages.judge(team, 1)
+
+
+@pytest.mark.asyncio
+async def test_canaries_that_were_judged_are_not_judged_again(team: Team) -> None:
+    watching(team, max_fooled=1).models = {"judge": says_success}
+    await stages.judge(team, 1)
+    team.models = {"judge": is_out}
+    await stages.judge(team, 1)
+    assert team.ledger.metrics(1)["canary/judged"] == 4
+
+
+@pytest.mark.asyncio
+async def test_without_canaries_none_are_made(team: Team) -> None:
+    commit(team, Outcome.FINISHED, NUM_TASKS, answer="done")
+    team.models = {"judge": says_success}
+    await stages.judge(team, 1)
+    assert not any(key.startswith("canary/") for key in team.ledger.metrics(1))
+    assert not gauge.file_of(team.run_dir, 1).parent.exists()
+
+
+def likes_ones(call: Call) -> str:
+    return f"Reason: r.\nVerdict: {'success' if 'thing 1' in call.text else 'failure'}"
+
+
+@pytest.mark.asyncio
+async def test_a_panel_has_to_agree_with_the_judge(team: Team) -> None:
+    commit(team, Outcome.FINISHED, NUM_TASKS, answer="done")
+    with ScriptedServer(likes_ones) as other:
+        seat = {"endpoint": {"base_url": f"{other.url}/v1", "model": "other"}}
+        config = Config.model_validate(team.config.model_dump() | {"panel": [seat]})
+        team.config, team.panel = config, open_panel(config, team.blobs)
+        team.models = {"judge": says_success}
+        await stages.judge(team, 1)
+    verdicts = [given for row in team.ledger.trajectories(1) if (given := team.ledger.verdict(row.id))]
+    assert {given.judge for given in verdicts} == {"starter + other"}
+    agreed = {given.trajectory_id for given in verdicts if given.judgement is Judgement.SUCCESS}
+    texts = {row.id: team.ledger.load(row).task.instruction for row in team.ledger.trajectories(1)}
+    assert agreed == {name for name, text in texts.items() if "thing 1" in text}
+    assert all(given.judgement is not Judgement.FAILURE for given in verdicts)
+
+
+@pytest.mark.asyncio
+async def test_gold_tasks_are_practised_in_training_worlds_and_the_truth_judges_them(team: Team) -> None:
+    changed = team.config.model_dump()
+    changed["rollout"] |= {"gold_tasks": True, "tasks_per_round": 12}
+    changed["judge"] |= {"kind": "truth"}
+    team.config = Config.model_validate(changed)
+    assert team.config.frozen_roles == ()
+    for _ in range(2):  # once more is the same
+        await stages.propose(team, 2)
+    tasks = team.ledger.tasks(2, Purpose.TRAIN)
+    assert len(tasks) == 12
+    assert all(task.gold_id and task.world and task.world.startswith("train-") for task in tasks)
+    for episode in team.ledger.missing_episodes(2, Purpose.TRAIN):
+        gold = gold_task(episode.task.gold_id or "")
+        done = episode.sample == 0
+        record = trajectory(
+            episode.id,
+            task=episode.task.instruction,
+            answer=(gold.goal.answers or ("done",))[0] if done else None,
+            final_state={"location": "/"} | gold.goal.state,
+            outcome=Outcome.FINISHED if done else Outcome.STEP_LIMIT,
+        ).model_copy(update={"task": episode.task})
+        inbox.deliver(team.run_dir, record)
+        inbox.take(team.run_dir, team.ledger, record)
+    await stages.judge(team, 2)
+    rows = team.ledger.trajectories(2, Purpose.TRAIN)
+    assert {(row.sample, row.judgement) for row in rows} == {(0, Judgement.SUCCESS), (1, Judgement.FAILURE)}
 
 
 @pytest.mark.asyncio

@@ -1,0 +1,158 @@
+"""Judges as a config names them, and judging many trajectories apart from a run's rounds.
+
+In: a config, trajectories. Out: a `Judge`; verdicts, each appended to a file as it comes, so a killed call can go on.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from evaluator.judge import Judge, ModelJudge
+from evaluator.panel import Panel
+from evaluator.verdict import Cost, Verdict
+from launch import config as configs
+from launch.config import Config, ConfigError
+from policy.blobs import BlobStore
+from policy.endpoint import open_endpoint
+from policy.files import cut_torn_line
+from policy.trajectory import Trajectory
+from proposer.generate import Generate, ModelError
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
+VERDICTS = "verdicts.jsonl"
+HEX_OF_IDENTITY = 8
+
+
+def seat(config: Config, generate: Generate, panel: Sequence[Judge], blobs: BlobStore) -> Judge:
+    """The judge that a config asks for: its model, with the panel where there is one."""
+    judge = ModelJudge(generate, blobs, config.judge, config.judge_name)
+    return Panel((judge, *panel)) if panel else judge
+
+
+def open_panel(config: Config, blobs: BlobStore) -> tuple[Judge, ...]:
+    """The further judges of a config. Raises ModelError if an API key is missing."""
+    return tuple(
+        ModelJudge(open_endpoint(other.endpoint), blobs, other.judge, other.endpoint.model) for other in config.panel
+    )
+
+
+def judged_by(config: Config, new: str | None, overrides: Sequence[str]) -> Config:
+    """The config with another judge, overrides applied afterwards.
+
+    `new` is ``truth``, ``URL#MODEL`` (an OpenAI-compatible endpoint), the directory of a starter or of a model in
+    Hugging Face layout (served here), a config whose judge is meant, or None: the config's own. Only a starter's judge
+    has learned to quote, so `judge.checked` is off for the others.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    data = config.model_dump(mode="json")
+    if new is not None:
+        data["panel"], data["endpoints"]["judge"] = [], None
+        _change(data, new)
+    return configs.resolve(data, f"--judge {new}" if new else str(config.run_dir), overrides)
+
+
+def _change(data: dict, new: str) -> None:
+    url, _, model = new.partition("#")
+    folder = Path(new)
+    data["judge"] |= {"kind": "truth" if new == "truth" else "model"}
+    if new == "truth":
+        return
+    if "://" in new:
+        if not model:
+            raise ConfigError(f"--judge {new}: expected URL#MODEL, such as http://127.0.0.1:8000/v1#qwen")
+        data["endpoints"]["judge"] = {"base_url": url, "model": model}
+        data["judge"]["checked"] = False
+    elif (folder / "STARTER.json").is_file():
+        data["model"] = {"starter": new}
+    elif (folder / "config.json").is_file():
+        data["model"] = {"base": new}
+        data["judge"]["checked"] = False
+    elif folder.suffix == ".toml" or new in configs.built_in_names():
+        other = configs.load(new).model_dump(mode="json")
+        data |= {key: other[key] for key in ("judge", "panel", "model", "serving")}
+        data["endpoints"]["judge"] = other["endpoints"]["judge"]
+    else:
+        raise ConfigError(f"--judge {new}: expected truth, URL#MODEL, the directory of a model, or a config")
+
+
+def slug(config: Config) -> str:
+    """A name for a folder of this judge's verdicts: readable, and another one for another judge."""
+    shaping = {"judge": True, "panel": True, "model": True, "endpoints": {"judge"}}
+    identity = hashlib.sha256(config.model_dump_json(include=shaping).encode()).hexdigest()[:HEX_OF_IDENTITY]
+    name = "truth" if config.judge.kind == "truth" else config.judge_name
+    return f"{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-')}-{identity}"
+
+
+class VerdictFile:
+    """Verdicts in a file, one JSON object per line, each there for good once `add` returns."""
+
+    def __init__(self, path: Path) -> None:
+        """Read what is there, without a line that a killed call left torn."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cut_torn_line(path)
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        read = [Verdict.model_validate_json(line) for line in lines]
+        self.by_id = {verdict.trajectory_id: verdict for verdict in read}
+        """The verdicts by trajectory id."""
+        self._path = path
+
+    def add(self, verdict: Verdict) -> None:
+        """Append a verdict."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(verdict.model_dump_json() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.by_id[verdict.trajectory_id] = verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How much is judged at once, and how often what is out is asked again."""
+
+    at_once: int
+    attempts: int
+
+
+async def judge_all(
+    judge: Judge, items: Iterable[Item], load: Callable[[Item], Trajectory], keep: Callable[[Verdict], None], work: Work
+) -> list[Item]:
+    """Judge trajectories, each verdict kept as it comes; returns those on which the judge was out at every attempt."""
+    missing = list(items)
+    for _ in range(work.attempts):
+        queue, out = iter(missing), list[Item]()
+
+        async def ask(queue: Iterable[Item] = queue, out: list[Item] = out) -> None:
+            for item in queue:  # shared: each item goes to exactly one of those who ask
+                trajectory = load(item)
+                try:
+                    keep(await judge(trajectory))
+                except ModelError as error:
+                    logger.warning("%s: no verdict: %s", trajectory.id, error)
+                    out.append(item)
+
+        await asyncio.gather(*(ask() for _ in range(work.at_once)))
+        missing = out
+    return missing
+
+
+def total_cost(verdicts: Iterable[Verdict]) -> Cost | None:
+    """What these verdicts cost together; None if no model was asked, or it wasn't kept."""
+    costs = [verdict.cost for verdict in verdicts if verdict.cost]
+    return sum(costs[1:], costs[0]) if costs else None
+
+
+def as_json(value: object) -> bytes:
+    """As files of results are written."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
