@@ -70,8 +70,8 @@ def check(claims: Claims, trajectory: Trajectory) -> tuple[Judgement, str]:
     """The verdict that follows from a judge's claims, and why.
 
     Claims that speak against the agent make a failure. Those that speak for it make a success if the page bears them
-    out; otherwise the verdict is undecided: a false quote, an answer that only repeats the question, or an errand's
-    last deed that came after what was asked for (a side effect, as likely as not).
+    out; otherwise the verdict is undecided: a false quote, an answer that only repeats the question, an errand on which
+    nothing was done, or whose last deed came after what was asked for (a side effect, as likely as not).
     """
     if trajectory.answer is None:
         return Judgement.FAILURE, "the agent never said that it was done"
@@ -99,7 +99,9 @@ def _doubt(claims: Claims, trajectory: Trajectory) -> str:
             return "the answer only repeats the question"  # of two things to compare both have to be seen
         return ""
     deed = last_deed(trajectory)
-    if deed and quotes <= {_plain(line) for line in _said_by(deed.observation)}:
+    if deed is None:
+        return "nothing was done"  # what is wanted was there from the start
+    if quotes <= {_plain(line) for line in _said_by(deed.observation)}:
         return "all of it was there before the last deed, which may have done something else"
     return ""
 
