@@ -269,7 +269,8 @@ async def _drawn_fonts(chromium: Chromium) -> dict[str, str]:
     nodes = (await session.send("DOM.querySelectorAll", {"nodeId": root, "selector": "p"}))["nodeIds"]
     used = [await session.send("CSS.getPlatformFontsForNode", {"nodeId": node}) for node in nodes]
     await context.close()
-    return {family: fonts["fonts"][0]["familyName"] for family, fonts in zip(_FONT_FAMILIES, used, strict=True)}
+    names = (fonts["fonts"][0]["familyName"] if fonts["fonts"] else "none" for fonts in used)
+    return dict(zip(_FONT_FAMILIES, names, strict=True))
 
 
 @asynccontextmanager

@@ -27,6 +27,7 @@ _DOCUMENT_GONE = (
     "Unable to capture screenshot",  # nothing painted yet
     "Not attached to an active page",
 )
+_TAB_GONE = "Target page, context or browser has been closed"
 _FORBIDDEN = re.compile(
     r"Not allowed to (?:load local resource|navigate top frame to \w+ URL): (\S+)|cannot load (\S+)\. URL"
 )
@@ -35,7 +36,7 @@ _PAGE_GONE = ("closed", "crashed", "detached")
 
 
 class PageMoved(Exception):
-    """The document that was asked has gone: a navigation took its place."""
+    """The document that was asked has gone: a navigation took its place, or its tab was closed."""
 
 
 class LivePage:
@@ -159,15 +160,19 @@ class LivePage:
             raise self._translated(error) from error
 
     def _check_alive(self) -> None:
-        if self._crashed or self.page.is_closed():
-            raise BrowserError(Outcome.BROWSER_CRASH, "the page crashed" if self._crashed else "the page is closed")
+        if self._crashed:
+            raise BrowserError(Outcome.BROWSER_CRASH, "the page crashed")
+        if self.page.is_closed():
+            raise PageMoved("the page is closed")
 
     def _translated(self, error: Exception) -> Exception:
         """The same failure in our terms."""
         text = str(error).split("\n", 1)[0]
         if isinstance(error, TimeoutError):
             return BrowserError(Outcome.SITE_ERROR, f"{self.page.url}: the page does not answer")
-        if any(phrase in text for phrase in _DOCUMENT_GONE):
+        browser = self.page.context.browser
+        has_closed = _TAB_GONE in text and not self._crashed and browser is not None and browser.is_connected()
+        if has_closed or any(phrase in text for phrase in _DOCUMENT_GONE):
             return PageMoved(text)
         if self._crashed or any(phrase in text for phrase in _PAGE_GONE):
             return BrowserError(Outcome.BROWSER_CRASH, text)

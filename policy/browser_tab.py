@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from playwright.async_api import BrowserContext, Dialog, Download, Error, FileChooser, Page, Request
+from playwright.async_api import BrowserContext, Dialog, Download, Error, FileChooser, Page, Request, ViewportSize
 from playwright.async_api import TimeoutError as PlaywrightTimeout
 
 from policy.blobs import Blobs
@@ -109,6 +109,9 @@ class Tab:
     async def _adopt(self, page: Page) -> None:
         page.on("download", self._note_download)
         page.on("filechooser", self._give_file)
+        viewport = ViewportSize(width=self._settings.width_px, height=self._settings.height_px)
+        if page.viewport_size != viewport:  # a pop-up's own: pictures are to be of one size
+            await page.set_viewport_size(viewport)
         self._pages.append(await LivePage.attach(page, self._settings, self._gate.note_refused))
 
     def _note_new_tab(self, page: Page) -> None:
@@ -182,6 +185,8 @@ class Tab:
         while len(self._pages) > 1 and self._pages[-1].page.is_closed():
             self._pages.pop()
             self._tell("The tab was closed; this is the tab before it.")
+        if self._pages[-1].page.is_closed():
+            raise BrowserError(Outcome.BROWSER_CRASH, "the page is closed")
         return self._pages[-1]
 
     # Observing.
@@ -332,7 +337,8 @@ class Tab:
         settled = await self._come_to_rest(deadline)
         if not self._page.page.url.startswith(_WEB):
             failure = self._load_failure
-            await self._leave_foreign_page()
+            with suppress(PageMoved):
+                await self._leave_foreign_page()
             settled = await self._come_to_rest(time.monotonic() + self._settings.settle_deadline_s)
             self._load_failure = failure  # that the page before is still there is no answer of the site
         return settled

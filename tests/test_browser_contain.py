@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from bench.small_site import Reply, SmallSite
 from policy.browser import Browser
 from policy.browser_proxy import AllowList
 from policy.trajectory import Action, ActionKind
-from tests.small_site import Reply, SmallSite
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

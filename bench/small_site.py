@@ -1,4 +1,4 @@
-"""A website of a few pages for browser tests: real HTTP on loopback, a page per path, whatever status is wanted."""
+"""A website of a few pages for browser tests and benches: real HTTP on loopback, a page per path, any status."""
 
 import threading
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Reply:
     """What the server answers for a path."""
 
-    body: str = ""
+    body: str | bytes = ""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -19,6 +19,7 @@ class SmallSite:
     """A running website; a context manager. `paths` records what was asked for."""
 
     def __init__(self) -> None:
+        """Listen on a free port of loopback."""
         self.replies: dict[str, Reply | Callable[[str], Reply]] = {}
         self.paths: list[str] = []
         site = self
@@ -28,11 +29,14 @@ class SmallSite:
 
             def do_GET(self) -> None:
                 site.paths.append(self.path)
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 reply = site.replies.get(self.path.partition("?")[0], Reply("no such page", 404))
                 self._send(reply(self.path) if callable(reply) else reply)
 
+            do_POST = do_PUT = do_OPTIONS = do_GET
+
             def _send(self, reply: Reply) -> None:
-                body = reply.body.encode()
+                body = reply.body.encode() if isinstance(reply.body, str) else reply.body
                 self.send_response(reply.status)
                 headers = {"Content-Type": "text/html; charset=utf-8", "Content-Length": str(len(body))}
                 for name, value in (headers | reply.headers).items():
@@ -58,6 +62,7 @@ class SmallSite:
         return self.url(path, host)
 
     def url(self, path: str = "/", host: str = "test.localhost") -> str:
+        """The address of a path."""
         return f"http://{host}:{self.port}{path}"
 
     def __enter__(self) -> "SmallSite":
