@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -16,12 +17,13 @@ class Reply:
 
 
 class SmallSite:
-    """A running website; a context manager. `paths` records what was asked for."""
+    """A running website; a context manager. `paths` records what was asked for, `heads` with which headers."""
 
     def __init__(self) -> None:
         """Listen on a free port of loopback."""
         self.replies: dict[str, Reply | Callable[[str], Reply]] = {}
         self.paths: list[str] = []
+        self.heads: list[Message] = []
         site = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -29,6 +31,7 @@ class SmallSite:
 
             def do_GET(self) -> None:
                 site.paths.append(self.path)
+                site.heads.append(self.headers)
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 reply = site.replies.get(self.path.partition("?")[0], Reply("no such page", 404))
                 self._send(reply(self.path) if callable(reply) else reply)

@@ -721,7 +721,7 @@ CASES: Mapping[str, list[Case]] = {
 def settings(space: ActionSpace, file: str) -> BrowserSettings:
     """How the browser is set up for the cases; `file`: path of one to upload, which holds `FILE_TEXT`."""
     return BrowserSettings(
-        actions=space, files=(file,), max_download_mb=MAX_DOWNLOAD_MB, settle_deadline_s=2.0, action_deadline_s=5.0
+        actions=space, files=(file,), max_download_mb=MAX_DOWNLOAD_MB, settle_deadline_s=2.0, action_deadline_s=20.0
     )
 
 

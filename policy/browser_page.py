@@ -29,7 +29,8 @@ _DOCUMENT_GONE = (
 )
 _TAB_GONE = "Target page, context or browser has been closed"
 _FORBIDDEN = re.compile(
-    r"Not allowed to (?:load local resource|navigate top frame to \w+ URL): (\S+)|cannot load (\S+)\. URL"
+    r"(?:Not allowed to (?:load local resource|navigate top frame to \w+ URL):|cannot load|a connection to) "
+    r"(\S+?)(?=\. URL|: net::|\s|$)"
 )
 _DRAG_STEPS = 5
 _PAGE_GONE = ("closed", "crashed", "detached")
@@ -112,7 +113,7 @@ class LivePage:
 
     def _note_log(self, event: dict[str, Any]) -> None:
         if match := _FORBIDDEN.search(event["entry"]["text"]):
-            self._on_forbidden(match[1] or match[2])
+            self._on_forbidden(match[1])
 
     def _note_world(self, event: dict[str, Any]) -> None:
         context = event["context"]

@@ -43,8 +43,8 @@ class AllowList:
     def allows(self, host: str, port: int) -> bool:
         """Whether a connection to that host and port may be made; on loopback every port is an address of its own."""
         host = host.lower()
-        if host == self.start_host:
-            return port == self.start_port or (port in _WEB_PORTS and not _is_loopback(host))
+        if host == self.start_host and (port == self.start_port or (port in _WEB_PORTS and not _is_loopback(host))):
+            return True
         return any(_matches(pattern, host, port) for pattern in self.hosts)
 
 

@@ -28,6 +28,7 @@ _REFUSALS = {403, 429}
 _UNAUTHORISED = 401
 _SERVER_ERROR = 500
 _GIVEN_UP = {"net::ERR_ABORTED"}  # by the browser: another page was asked for, or it was a download or had no content
+_UNSAFE_REDIRECT = "net::ERR_UNSAFE_REDIRECT"
 _CAPTCHAS = ("captcha", "are you a robot", "not a robot", "verify you are human", "unusual traffic")
 _CAPTCHA_MAX_CHARS = 1500  # longer pages are about something, even if they name a CAPTCHA
 _AWAITED = {"document", "xhr", "fetch", "script", "stylesheet"}  # what a page may still change by
@@ -130,6 +131,8 @@ class Tab:
             self._loading, self._load_failure = None, ""
 
     def _note_request_failed(self, request: Request) -> None:
+        if request.failure == _UNSAFE_REDIRECT:
+            self._gate.note_refused(f"{request.url}: a redirect to what isn't the web")
         failed_before = self._load_failure
         is_newest = self._loading is not None and self._loading[0] == request
         self._note_request_over(request)
