@@ -76,7 +76,8 @@ def _sizes() -> Iterator[HostilePage]:
         "a canvas of 400 megapixels": "<canvas width=20000 height=20000></canvas>" + _LINK,
         "heavy filters": "<div style='filter:blur(90px);backdrop-filter:blur(90px)'>x</div>" * 300,
         "5,000 shadow roots": "<script>for (let i = 0; i < 5000; i++) "
-        "document.body.appendChild(document.createElement('div')).attachShadow({mode: 'open'}).innerHTML = '<button>x</button>'</script>",
+        "document.body.appendChild(document.createElement('div')).attachShadow({mode: 'open'}).innerHTML = "
+        "'<button>x</button>'</script>",
         "shadow roots 800 deep": "<body><script>let at = document.body; for (let i = 0; i < 800; i++) { const d = "
         "document.createElement('div'); at.append(d); at = d.attachShadow({mode: 'open'}) }</script>",
     }
