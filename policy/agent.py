@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from policy.blobs import Blobs
 from policy.browser_settings import BrowserError
-from policy.prompt import describe, parse, render
+from policy.prompt import describe, parse, render, system_prompt
 from policy.trajectory import Action, ActionKind, Observation, Outcome, Step, Trajectory
 from proposer.generate import Generate, ModelError, Sampling
 from proposer.task import Task
@@ -92,15 +92,18 @@ class Episode:
         asked = time.monotonic()
         picture = self.blobs.get(observation.screenshot) if self.settings.pictures else None
         history = self.history[-self.settings.history :] if self.settings.history else []
-        prompt = render(self.task.instruction, observation, history, picture)
+        system = system_prompt(self.tab.actions, self.tab.facts.viewport)
+        prompt = render(self.task.instruction, observation, history, picture, system)
         sampling = self.sampling_now()
         response = await self.generate(prompt, sampling)
         answered = time.monotonic()
-        reply = parse(response.text, observation.elements)
+        reply = parse(response.text, observation.elements, self.tab.actions)
+        effect = None
         if reply.action is None:
             self.notice = f"Your reply was not understood: {reply.malformed}."
         else:
             self.notice = await self.tab.act(reply.action, observation)
+            effect = self.tab.effect
             self.history.append(describe(reply.action, observation))
         self.steps.append(
             Step(
@@ -109,6 +112,7 @@ class Episode:
                 thought=reply.thought,
                 action=reply.action,
                 malformed=reply.malformed,
+                effect=effect,
                 pictured=picture is not None,
                 weights=response.weights,
                 prompt_ids=response.prompt_ids,
@@ -174,12 +178,14 @@ async def _attempt(
 ) -> dict[str, Any]:
     """The fields of a Trajectory that the attempt decides."""
     episode: Episode | None = None
+    tab: Tab | None = None
     final: Observation | None = None
     error = ""
     try:
         async with asyncio.timeout(settings.time_limit_s):
             url = visit.url if visit else task.website.url
-            async with browser.episode(url, task.website.allowed_hosts, blobs) as tab:
+            async with browser.episode(url, task.website.allowed_hosts, blobs) as opened:
+                tab = opened
                 sampling = Sampling(sampling.temperature, settings.max_tokens, sampling.seed)
                 episode = Episode(task, tab, blobs, generate, settings, sampling)
                 outcome = await episode.run()
@@ -199,4 +205,6 @@ async def _attempt(
         "answer": episode.answer if episode else None,
         "final": final,
         "final_state": visit.world.read() if visit else None,
+        "browser": tab.facts if tab else None,
+        "refused": tuple(tab.refused) if tab else (),
     }

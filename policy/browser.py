@@ -6,21 +6,25 @@ Chromium dies with its owner: Playwright drives it over a pipe, and it exits whe
 import asyncio
 import logging
 import os
+import platform
 import shutil
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import psutil
 from playwright.async_api import Browser as Chromium
 from playwright.async_api import BrowserContext, Error, Playwright, async_playwright
 
 from policy.blobs import Blobs
+from policy.browser_files import Folder
 from policy.browser_proxy import AllowList, Gate
 from policy.browser_settings import BrowserError, BrowserSettings
-from policy.browser_tab import Tab
-from policy.trajectory import Outcome
+from policy.browser_tab import Surroundings, Tab
+from policy.trajectory import BrowserFacts, Outcome
 
 __all__ = ["Browser", "BrowserError", "BrowserSettings", "Tab", "find_executable"]
 
@@ -33,8 +37,11 @@ _FLAGS = (
     "--disable-sync",
     "--webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # names are the gate's business: look-ups tell too
 )
 _CLOSE_DEADLINE_S = 5.0
+_DEVICE_SCALE_FACTOR = 1
+_FONT_FAMILIES = ("serif", "sans-serif", "monospace", "system-ui")
 
 
 def find_executable(settings: BrowserSettings, bundled: str) -> str | None:
@@ -61,6 +68,9 @@ class _Process:
     chromium: Chromium
     root: psutil.Process | None
     """Its first process; None if it couldn't be told."""
+    facts: BrowserFacts
+    scratch: tempfile.TemporaryDirectory[str] | None
+    """Files of ours that Chromium reads; None: none."""
     num_open: int = 0
     num_begun: int = 0
 
@@ -100,17 +110,21 @@ class Browser:
         return self._process.chromium.version if self._process else ""
 
     async def _launch(self) -> _Process:
+        scratch = tempfile.TemporaryDirectory(prefix="pae-browser-") if self._settings.fonts else None
         playwright = await async_playwright().start()
         try:
-            return await self._launch_with(playwright)
+            return await self._launch_with(playwright, scratch)
         except BaseException:  # also cancelled
             await playwright.stop()
+            if scratch:
+                scratch.cleanup()
             raise
 
-    async def _launch_with(self, playwright: Playwright) -> _Process:
+    async def _launch_with(self, playwright: Playwright, scratch: tempfile.TemporaryDirectory[str] | None) -> _Process:
+        settings = self._settings
         engine = playwright.chromium
         bundled = engine.executable_path
-        executable = find_executable(self._settings, bundled)
+        executable = find_executable(settings, bundled)
         as_root = os.geteuid() == 0
         if as_root:
             logger.warning("running as root: Chromium's sandbox is off")
@@ -121,14 +135,21 @@ class Browser:
                 headless=True,
                 chromium_sandbox=not as_root,
                 args=list(_FLAGS),
-                timeout=self._settings.start_deadline_s * 1000,
+                env=_fonts_only(settings.fonts, scratch.name) if settings.fonts and scratch else None,
+                timeout=settings.start_deadline_s * 1000,
             )
+            fonts = await _drawn_fonts(chromium)
         except Error as error:
             raise BrowserError(Outcome.RESET_FAILURE, f"{executable or bundled} does not start: {error}") from error
+        if settings.build is not None and not f"{chromium.version}.".startswith(f"{settings.build}."):
+            raise BrowserError(
+                Outcome.RESET_FAILURE, f"{executable or bundled} is Chromium {chromium.version}, not {settings.build}"
+            )
         logger.info("started Chromium %s: %s", chromium.version, executable or bundled)
         started = sorted(_roots() - before, key=lambda process: (process.create_time(), process.pid))
         root = next(iter(started), None)  # a script may have started it: then that comes first
-        return _Process(playwright, chromium, root)
+        facts = _facts(settings, chromium.version, executable or bundled, fonts, sandbox=not as_root)
+        return _Process(playwright, chromium, root, facts, scratch)
 
     @asynccontextmanager
     async def episode(
@@ -140,12 +161,17 @@ class Browser:
         BrowserError: RESET_FAILURE (no context), SITE_ERROR or BLOCKED (no start page), BROWSER_CRASH; ValueError for
         an address that isn't http(s).
         """
-        async with _gate(AllowList.of(start_url, allowed_hosts)) as gate, self._use_process() as process:
-            context = await self._open_context(process, gate)
-            try:
-                yield await Tab.open(context, gate, self._settings, blobs or self.blobs, start_url)
-            finally:
-                await _close_context(context)
+        settings = self._settings
+        allowed = AllowList.of(start_url, allowed_hosts)
+        with _folder(settings) as folder:
+            async with _gate(allowed, settings.max_traffic_mb) as gate, self._use_process() as process:
+                context = await self._open_context(process, gate)
+                given = Surroundings(gate, folder, blobs or self.blobs, settings, process.facts)
+                try:
+                    async with Tab.open(context, given, start_url) as tab:
+                        yield tab
+                finally:
+                    await _close_context(context)
 
     @asynccontextmanager
     async def _use_process(self) -> AsyncIterator[_Process]:
@@ -180,13 +206,13 @@ class Browser:
         try:
             return await process.chromium.new_context(
                 viewport={"width": settings.width_px, "height": settings.height_px},
-                device_scale_factor=1,
-                locale="en-US",
-                timezone_id="UTC",
-                color_scheme="light",
+                device_scale_factor=_DEVICE_SCALE_FACTOR,
+                locale=settings.locale,
+                timezone_id=settings.time_zone,
+                color_scheme=settings.colour_scheme,
                 reduced_motion="reduce",
                 service_workers="block",
-                accept_downloads=False,
+                accept_downloads=settings.max_download_mb > 0,
                 proxy={"server": gate.address},
             )
         except Error as error:
@@ -195,10 +221,63 @@ class Browser:
             raise BrowserError(Outcome.RESET_FAILURE, f"no browser context: {error}") from error
 
 
-@asynccontextmanager
-async def _gate(allowed: AllowList) -> AsyncIterator[Gate]:
+@contextmanager
+def _folder(settings: BrowserSettings) -> Iterator[Folder]:
     try:
-        gate = await Gate.open(allowed)
+        with Folder.open(settings.files, settings.max_download_mb) as folder:
+            yield folder
+    except OSError as error:
+        raise BrowserError(Outcome.RESET_FAILURE, f"no folder for the episode: {error}") from error
+
+
+def _facts(
+    settings: BrowserSettings, build: str, executable: str, fonts: dict[str, str], *, sandbox: bool
+) -> BrowserFacts:
+    return BrowserFacts(
+        build=build,
+        executable=executable,
+        platform=f"{platform.system()} {platform.machine()}",
+        sandbox=sandbox,
+        viewport=(settings.width_px, settings.height_px),
+        device_scale_factor=_DEVICE_SCALE_FACTOR,
+        locale=settings.locale,
+        time_zone=settings.time_zone,
+        colour_scheme=settings.colour_scheme,
+        reduced_motion=True,
+        fonts=fonts,
+    )
+
+
+def _fonts_only(folder: str, scratch: str) -> dict[str, str | float | bool]:
+    """The environment of a program that is to see the fonts of a folder alone."""
+    config = Path(scratch) / "fonts.conf"
+    places = f"<dir>{escape(str(Path(folder).resolve()))}</dir><cachedir>{escape(scratch)}</cachedir>"
+    config.write_text(f"<?xml version='1.0'?><fontconfig>{places}</fontconfig>")
+    return {**os.environ, "FONTCONFIG_FILE": str(config)}
+
+
+async def _drawn_fonts(chromium: Chromium) -> dict[str, str]:
+    """What the generic font families are drawn with."""
+    context = await chromium.new_context()
+    page = await context.new_page()
+    session = await context.new_cdp_session(page)
+    await page.set_content(
+        "".join(f"<p style='font-family:{family};visibility:hidden'>Ag</p>" for family in _FONT_FAMILIES)
+    )
+    for domain in ("DOM", "CSS"):
+        await session.send(f"{domain}.enable")
+    root = (await session.send("DOM.getDocument"))["root"]["nodeId"]
+    nodes = (await session.send("DOM.querySelectorAll", {"nodeId": root, "selector": "p"}))["nodeIds"]
+    used = [await session.send("CSS.getPlatformFontsForNode", {"nodeId": node}) for node in nodes]
+    await context.close()
+    names = (fonts["fonts"][0]["familyName"] if fonts["fonts"] else "none" for fonts in used)
+    return dict(zip(_FONT_FAMILIES, names, strict=True))
+
+
+@asynccontextmanager
+async def _gate(allowed: AllowList, max_traffic_mb: float) -> AsyncIterator[Gate]:
+    try:
+        gate = await Gate.open(allowed, max_traffic_mb * 1e6)
     except OSError as error:
         raise BrowserError(Outcome.RESET_FAILURE, f"no proxy for the episode: {error}") from error
     try:
@@ -231,3 +310,5 @@ async def _close(process: _Process) -> None:
         with suppress(Error, TimeoutError):  # it has gone already
             async with asyncio.timeout(_CLOSE_DEADLINE_S):
                 await end()
+    if process.scratch:
+        process.scratch.cleanup()

@@ -6,6 +6,9 @@ Everything that the page is asked has a deadline, and what goes wrong comes out 
 import asyncio
 import base64
 import json
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +27,30 @@ _DOCUMENT_GONE = (
     "Unable to capture screenshot",  # nothing painted yet
     "Not attached to an active page",
 )
+_TAB_GONE = "Target page, context or browser has been closed"
+_FORBIDDEN = re.compile(
+    r"(?:Not allowed to (?:load local resource|navigate top frame to \w+ URL):|cannot load|a connection to) "
+    r"(\S+?)(?=\. URL|: net::|\s|$)"
+)
+_DRAG_STEPS = 5
 _PAGE_GONE = ("closed", "crashed", "detached")
 
 
 class PageMoved(Exception):
-    """The document that was asked has gone: a navigation took its place."""
+    """The document that was asked has gone: a navigation took its place, or its tab was closed."""
 
 
 class LivePage:
     """An open page under our control."""
 
-    def __init__(self, page: Page, session: CDPSession, settings: BrowserSettings, main_frame: str) -> None:
+    def __init__(
+        self,
+        page: Page,
+        session: CDPSession,
+        settings: BrowserSettings,
+        main_frame: str,
+        on_forbidden: Callable[[str], None],
+    ) -> None:
         """Use `attach`, which also readies the page."""
         self.page = page
         self.num_opening = 0
@@ -44,17 +60,21 @@ class LivePage:
         self._session = session
         self._settings = settings
         self._main_frame = main_frame
+        self._on_forbidden = on_forbidden
         self._crashed = False
         self._world: str | None = None
         self._world_ready = asyncio.Event()
         self._document_gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @classmethod
-    async def attach(cls, page: Page, settings: BrowserSettings) -> "LivePage":
-        """A page made ready: its isolated world exists in this document and in all that follow."""
+    async def attach(cls, page: Page, settings: BrowserSettings, on_forbidden: Callable[[str], None]) -> "LivePage":
+        """A page made ready: its isolated world exists in this document and in all that follow.
+
+        `on_forbidden` is told the addresses that Chromium itself keeps the page from: files, its own pages.
+        """
         session = await page.context.new_cdp_session(page)
         tree = await session.send("Page.getFrameTree")
-        live = cls(page, session, settings, tree["frameTree"]["frame"]["id"])
+        live = cls(page, session, settings, tree["frameTree"]["frame"]["id"], on_forbidden)
         page.on("crash", live._note_crash)
         session.on("Runtime.executionContextCreated", live._note_world)
         session.on("Runtime.executionContextsCleared", live._note_worlds_gone)
@@ -62,10 +82,12 @@ class LivePage:
         session.on("Page.frameNavigated", live._note_commit)
         session.on("Page.frameStoppedLoading", live._note_stop)
         session.on("Page.windowOpen", live._note_window)
+        session.on("Log.entryAdded", live._note_log)
         script = {"source": _SCRIPT, "worldName": _WORLD, "runImmediately": True}
         await asyncio.gather(
             session.send("Page.enable"),
             session.send("Runtime.enable"),
+            session.send("Log.enable"),
             session.send("Page.addScriptToEvaluateOnNewDocument", script),
         )
         return live
@@ -88,6 +110,10 @@ class LivePage:
     def _note_stop(self, event: dict[str, Any]) -> None:
         if event["frameId"] == self._main_frame:
             self.is_navigating = False  # also where nothing came: a download, or an answer without content
+
+    def _note_log(self, event: dict[str, Any]) -> None:
+        if match := _FORBIDDEN.search(event["entry"]["text"]):
+            self._on_forbidden(match[1])
 
     def _note_world(self, event: dict[str, Any]) -> None:
         context = event["context"]
@@ -122,23 +148,32 @@ class LivePage:
 
     async def send(self, method: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
         """The answer to a DevTools command, within the action deadline."""
+        async with self._in_time():
+            return await self._session.send(method, parameters)
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self._settings.action_deadline_s):
                 self._check_alive()
-                return await self._session.send(method, parameters)
+                yield
         except (Error, TimeoutError) as error:
             raise self._translated(error) from error
 
     def _check_alive(self) -> None:
-        if self._crashed or self.page.is_closed():
-            raise BrowserError(Outcome.BROWSER_CRASH, "the page crashed" if self._crashed else "the page is closed")
+        if self._crashed:
+            raise BrowserError(Outcome.BROWSER_CRASH, "the page crashed")
+        if self.page.is_closed():
+            raise PageMoved("the page is closed")
 
     def _translated(self, error: Exception) -> Exception:
         """The same failure in our terms."""
         text = str(error).split("\n", 1)[0]
         if isinstance(error, TimeoutError):
             return BrowserError(Outcome.SITE_ERROR, f"{self.page.url}: the page does not answer")
-        if any(phrase in text for phrase in _DOCUMENT_GONE):
+        browser = self.page.context.browser
+        has_closed = _TAB_GONE in text and not self._crashed and browser is not None and browser.is_connected()
+        if has_closed or any(phrase in text for phrase in _DOCUMENT_GONE):
             return PageMoved(text)
         if self._crashed or any(phrase in text for phrase in _PAGE_GONE):
             return BrowserError(Outcome.BROWSER_CRASH, text)
@@ -175,19 +210,55 @@ class LivePage:
             self.send("Input.dispatchMouseEvent", {"type": "mouseReleased", **button}),
         )
 
-    async def write(self, text: str) -> None:
-        """Put text in place of what is selected, as if pasted; empty text deletes it."""
-        if text:
+    async def hover(self, x: float, y: float) -> None:
+        """Move the mouse to a point of the viewport."""
+        await self.send("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": x, "y": y})
+
+    async def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Press the left mouse button at one point, move, and release it at another; drag and drop comes of it."""
+        mouse = self.page.mouse  # Playwright's: it also does what the system does where the page drags an element
+        async with self._in_time():
+            await mouse.move(*start)
+            await mouse.down()
+            await mouse.move(*end, steps=_DRAG_STEPS)
+            await mouse.up()
+
+    async def write(self, text: str, *, last_by_key: bool) -> None:
+        """Put text in place of what is selected; empty text deletes it.
+
+        It comes as if pasted, but for the last character where `last_by_key`: pages that listen for keys hear that one.
+        """
+        if not text:
+            await self._press("Delete", 46)
+        elif not last_by_key or not text[-1].isprintable():
             await self.send("Input.insertText", {"text": text})
         else:
-            await self._press("Delete", 46)
+            if text[:-1]:
+                await self.send("Input.insertText", {"text": text[:-1]})
+            await self._press(
+                text[-1], ord(text[-1].upper()) if text[-1].isascii() and text[-1].isalnum() else 0, text[-1]
+            )
+
+    async def press(self, keys: str) -> None:
+        """Press a key, or several together (``Control+A``), where the focus is. Raises ValueError if there is none."""
+        try:
+            async with self._in_time():
+                await self.page.keyboard.press(keys)
+        except BrowserError as error:
+            if "Unknown key" in str(error):
+                raise ValueError(f"there is no key {keys}") from error
+            raise
 
     async def press_enter(self) -> None:
         """Press Enter in the focused element."""
         await self._press("Enter", 13, text="\r")
 
+    async def press_end(self) -> None:
+        """Move the caret behind the text of the focused field."""
+        await self._press("End", 35)
+
     async def _press(self, key: str, code: int, text: str = "") -> None:
-        event = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        event = {"key": key, "windowsVirtualKeyCode": code, **({"code": key} if len(key) > 1 else {})}
         down = {"type": "keyDown" if text else "rawKeyDown", **event, **({"text": text} if text else {})}
         await asyncio.gather(
             self.send("Input.dispatchKeyEvent", down), self.send("Input.dispatchKeyEvent", {"type": "keyUp", **event})

@@ -6,7 +6,8 @@ It stands below the page: redirects, frames, sockets, workers and name look-ups 
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
@@ -17,6 +18,8 @@ _CONNECT_DEADLINE_S = 10.0
 _HEAD_DEADLINE_S = 30.0
 _CHUNK = 64 * 1024
 _WEB_PORTS = {80, 443}
+_MAX_REFUSED = 100
+_MAX_REFUSED_CHARS = 300
 _HOP_HEADERS = (b"connection:", b"proxy-connection:", b"proxy-authorization:", b"keep-alive:")
 
 
@@ -40,8 +43,8 @@ class AllowList:
     def allows(self, host: str, port: int) -> bool:
         """Whether a connection to that host and port may be made; on loopback every port is an address of its own."""
         host = host.lower()
-        if host == self.start_host:
-            return port == self.start_port or (port in _WEB_PORTS and not _is_loopback(host))
+        if host == self.start_host and (port == self.start_port or (port in _WEB_PORTS and not _is_loopback(host))):
+            return True
         return any(_matches(pattern, host, port) for pattern in self.hosts)
 
 
@@ -67,18 +70,19 @@ def _port_of(parts: SplitResult) -> int:
 class Gate:
     """A running proxy for one episode."""
 
-    def __init__(self, allowed: AllowList) -> None:
+    def __init__(self, allowed: AllowList, max_bytes: float) -> None:
         """Use `open`."""
         self.allowed = allowed
         self.refused: list[str] = []
-        """``host:port`` of each refused address, once."""
+        """``host:port`` of each refused address, and what else was noted: each once, cut, the first hundred."""
+        self._left = max_bytes
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def open(cls, allowed: AllowList) -> "Gate":
-        """A gate that listens on a free port of loopback."""
-        gate = cls(allowed)
+    async def open(cls, allowed: AllowList, max_bytes: float = math.inf) -> "Gate":
+        """A gate that listens on a free port of loopback; servers may send `max_bytes` through it in all."""
+        gate = cls(allowed, max_bytes)
         gate._server = await asyncio.start_server(gate._accept, "127.0.0.1", 0, limit=_CHUNK)
         return gate
 
@@ -118,7 +122,7 @@ class Gate:
                 return
             port = parts.port or 80
             if not self.allowed.allows(parts.hostname, port):
-                self._refuse(parts.hostname, port)
+                self.note_refused(f"{parts.hostname}:{port}")
                 return
             await self._forward(reader, writer, parts.hostname, port, b"" if tunnel else _forwarded(head, parts))
         except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
@@ -126,9 +130,10 @@ class Gate:
         finally:
             writer.close()
 
-    def _refuse(self, host: str, port: int) -> None:
-        address = f"{host}:{port}"
-        if address not in self.refused:
+    def note_refused(self, address: str) -> None:
+        """Note an address that a page tried to reach in vain."""
+        address = address[:_MAX_REFUSED_CHARS]
+        if address not in self.refused and len(self.refused) < _MAX_REFUSED:
             logger.info("refused %s", address)
             self.refused.append(address)
 
@@ -146,11 +151,18 @@ class Gate:
                 writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             upwards = asyncio.ensure_future(_relay(reader, server_writer))
             try:
-                await _relay(server_reader, writer)
+                await _relay(server_reader, writer, self._take)
             finally:
                 upwards.cancel()
         finally:
             server_writer.close()
+
+    def _take(self, num_bytes: int) -> bool:
+        """Whether the episode may have these bytes of a server's as well."""
+        if self._left < num_bytes:
+            self.note_refused("more than the episode may receive")
+        self._left -= num_bytes
+        return self._left >= 0
 
 
 def _forwarded(head: bytes, parts: SplitResult) -> bytes:
@@ -162,8 +174,10 @@ def _forwarded(head: bytes, parts: SplitResult) -> bytes:
     return b"\r\n".join([b" ".join((method, path.encode("latin-1"), version)), *kept, b"Connection: close", b"", b""])
 
 
-async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _relay(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, may_pass: Callable[[int], bool] = lambda _: True
+) -> None:
     with suppress(ConnectionError):
-        while data := await reader.read(_CHUNK):
+        while (data := await reader.read(_CHUNK)) and may_pass(len(data)):
             writer.write(data)
             await writer.drain()

@@ -1,8 +1,10 @@
 """How the browser is set up, and the one error that it raises. Importing this starts and loads nothing."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
-from policy.trajectory import Outcome
+from policy.trajectory import ActionSpace, Outcome
 
 
 class BrowserSettings(BaseModel):
@@ -12,9 +14,27 @@ class BrowserSettings(BaseModel):
 
     executable: str | None = None
     """Path or command of a Chromium; None: Playwright's own, else the first found on PATH."""
+    build: str | None = None
+    """Version of Chromium that it must be, in full or its beginning (``156``); None: whichever it is. It is recorded
+    with each trajectory either way."""
     width_px: int = Field(default=1024, gt=0)
     """Viewport; with device scale factor 1 also the screenshot's size."""
     height_px: int = Field(default=768, gt=0)
+    locale: str = "en-US"
+    time_zone: str = "UTC"
+    colour_scheme: Literal["light", "dark"] = "light"
+    fonts: str | None = None
+    """A folder with the only fonts that pages are drawn with; None: the machine's. Pictures of two machines can only be
+    the same where their fonts are."""
+    actions: ActionSpace = ActionSpace.BASIC
+    """What the agent may do: ``basic``, ``full`` (more actions on marks) or ``points`` (at points of the picture)."""
+    files: tuple[str, ...] = ()
+    """Paths of files that every episode finds in its folder, for uploads."""
+    max_download_mb: float = Field(default=0.0, ge=0)
+    """Largest file that an episode may download into its folder, which goes when the episode ends; 0: downloads are
+    refused."""
+    max_traffic_mb: float = Field(default=500.0, gt=0)
+    """What an episode may receive from the network in all; after that its connections are closed."""
     jpeg_quality: int = Field(default=80, ge=1, le=95)
     page_text: bool = True
     """Whether the listing carries the visible text between the marked elements."""

@@ -3,26 +3,32 @@
 import asyncio
 import logging
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 
-from playwright.async_api import BrowserContext, Dialog, Download, Error, Page, Request
+from playwright.async_api import BrowserContext, Dialog, Download, Error, FileChooser, Page, Request, ViewportSize
 from playwright.async_api import TimeoutError as PlaywrightTimeout
 
 from policy.blobs import Blobs
+from policy.browser_actions import DONE, Done, act_on_page
+from policy.browser_files import Folder
 from policy.browser_page import LivePage, PageMoved
 from policy.browser_proxy import Gate
 from policy.browser_settings import BrowserError, BrowserSettings
 from policy.listing import RawPage
 from policy.marks import draw_marks
-from policy.trajectory import Action, ActionKind, Element, Observation, Outcome
+from policy.trajectory import Action, ActionKind, ActionSpace, BrowserFacts, Effect, Element, Observation, Outcome
 from proposer.look import Look
 
 logger = logging.getLogger(__name__)
 
-_NEED_MARK = {ActionKind.CLICK, ActionKind.TYPE, ActionKind.SELECT}
 _REFUSALS = {403, 429}
+_UNAUTHORISED = 401
 _SERVER_ERROR = 500
 _GIVEN_UP = {"net::ERR_ABORTED"}  # by the browser: another page was asked for, or it was a download or had no content
+_UNSAFE_REDIRECT = "net::ERR_UNSAFE_REDIRECT"
 _CAPTCHAS = ("captcha", "are you a robot", "not a robot", "verify you are human", "unusual traffic")
 _CAPTCHA_MAX_CHARS = 1500  # longer pages are about something, even if they name a CAPTCHA
 _AWAITED = {"document", "xhr", "fetch", "script", "stylesheet"}  # what a page may still change by
@@ -35,17 +41,32 @@ _MAX_NOTICE_CHARS = 200
 _NOT_SETTLED = "The page is still loading."
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an episode has besides its pages."""
+
+    gate: Gate
+    folder: Folder
+    blobs: Blobs
+    settings: BrowserSettings
+    facts: BrowserFacts
+
+
 class Tab:
     """The current page of an episode, whichever tab that is."""
 
-    def __init__(
-        self, context: BrowserContext, gate: Gate, settings: BrowserSettings, blobs: Blobs, start_url: str
-    ) -> None:
+    def __init__(self, given: Surroundings, start_url: str) -> None:
         """Use `open`."""
-        self._gate = gate
-        self._settings = settings
-        self._blobs = blobs
+        self.facts = given.facts
+        self.effect = Effect.DONE
+        """How the last action went."""
+        self._gate = given.gate
+        self._folder = given.folder
+        self._settings = given.settings
+        self._blobs = given.blobs
         self._start_url = start_url
+        self._downloads: dict[Download, asyncio.Task[None]] = {}
+        self._file_to_give: Path | None = None
         self._pages: list[LivePage] = []
         self._opened: list[Page] = []
         self._requests: dict[Request, float] = {}
@@ -57,31 +78,42 @@ class Tab:
         self._marked: tuple[Element, ...] = ()
 
     @classmethod
-    async def open(
-        cls, context: BrowserContext, gate: Gate, settings: BrowserSettings, blobs: Blobs, start_url: str
-    ) -> "Tab":
+    @asynccontextmanager
+    async def open(cls, context: BrowserContext, given: Surroundings, start_url: str) -> AsyncIterator["Tab"]:
         """A tab at its start page. Raises BrowserError if that can't be had."""
-        tab = cls(context, gate, settings, blobs, start_url)
-        tab._adopt(await LivePage.attach(await context.new_page(), settings))
+        tab = cls(given, start_url)
+        await tab._adopt(await context.new_page())
         context.on("page", tab._note_new_tab)
         context.on("request", tab._note_request)
         context.on("requestfinished", tab._note_request_over)
         context.on("requestfailed", tab._note_request_failed)
         context.on("dialog", tab._answer_dialog)
-        await tab._go_home()
-        await tab._settle()
-        return tab
+        try:
+            await tab._go_home()
+            await tab._settle()
+            yield tab
+        finally:
+            await tab._give_up_downloads()
 
     @property
     def refused(self) -> list[str]:
-        """``host:port`` of every address outside the allow-list that the episode's pages have tried so far."""
+        """What the episode's pages have tried to reach in vain so far (`Gate.refused`)."""
         return self._gate.refused
+
+    @property
+    def actions(self) -> ActionSpace:
+        """What may be done in it."""
+        return self._settings.actions
 
     # What the page does on its own.
 
-    def _adopt(self, page: LivePage) -> None:
-        page.page.on("download", self._note_download)
-        self._pages.append(page)
+    async def _adopt(self, page: Page) -> None:
+        page.on("download", self._note_download)
+        page.on("filechooser", self._give_file)
+        viewport = ViewportSize(width=self._settings.width_px, height=self._settings.height_px)
+        if page.viewport_size != viewport:  # a pop-up's own: pictures are to be of one size
+            await page.set_viewport_size(viewport)
+        self._pages.append(await LivePage.attach(page, self._settings, self._gate.note_refused))
 
     def _note_new_tab(self, page: Page) -> None:
         self._opened.append(page)
@@ -99,6 +131,8 @@ class Tab:
             self._loading, self._load_failure = None, ""
 
     def _note_request_failed(self, request: Request) -> None:
+        if request.failure == _UNSAFE_REDIRECT:
+            self._gate.note_refused(f"{request.url}: a redirect to what isn't the web")
         failed_before = self._load_failure
         is_newest = self._loading is not None and self._loading[0] == request
         self._note_request_over(request)
@@ -119,14 +153,33 @@ class Tab:
             return f"{self._loading[0].url}: still loading after {self._settings.settle_deadline_s:g} s"
         return self._load_failure
 
+    async def _give_up_downloads(self) -> None:
+        for keeping in self._downloads.values():
+            keeping.cancel()
+        await asyncio.gather(*self._downloads.values(), return_exceptions=True)
+
     def _note_download(self, download: Download) -> None:
-        self._tell(f"The download of {download.suggested_filename} was refused.")
+        self._downloads[download] = asyncio.ensure_future(self._keep(download))
+
+    async def _keep(self, download: Download) -> None:
+        try:
+            self._tell(await self._folder.keep(download))
+        finally:
+            del self._downloads[download]
+
+    async def _give_file(self, chooser: FileChooser) -> None:
+        file, self._file_to_give = self._file_to_give, None
+        if file is None:
+            self._tell("The page asked for a file; it was given none.")
+            return
+        with suppress(Error):  # the page may have gone meanwhile
+            await chooser.set_files(file)
 
     async def _answer_dialog(self, dialog: Dialog) -> None:
         accept = dialog.type != "prompt"
-        if dialog.type != "beforeunload":
-            answer = "accepted" if accept else "dismissed"
-            self._tell(f'The page said: "{dialog.message}" ({dialog.type}, {answer}).')
+        answer = "accepted" if accept else "dismissed"
+        said = dialog.message or "Leave this page?"
+        self._tell(f'The page said: "{said}" ({dialog.type}, {answer}).')
         with suppress(Error):  # the page may have gone with its dialog
             await (dialog.accept() if accept else dialog.dismiss())
 
@@ -135,6 +188,8 @@ class Tab:
         while len(self._pages) > 1 and self._pages[-1].page.is_closed():
             self._pages.pop()
             self._tell("The tab was closed; this is the tab before it.")
+        if self._pages[-1].page.is_closed():
+            raise BrowserError(Outcome.BROWSER_CRASH, "the page is closed")
         return self._pages[-1]
 
     # Observing.
@@ -142,7 +197,8 @@ class Tab:
     async def observe(self, notice: str = "") -> Observation:
         """What the agent sees now; `notice` is passed on to it. Raises BrowserError if the site refuses the agent."""
         raw, jpeg = await self._read()
-        picture = await asyncio.to_thread(self._store_marked, jpeg, self._marked)
+        drawn = () if self.actions is ActionSpace.POINTS else self._marked
+        picture = await asyncio.to_thread(self._store_marked, jpeg, drawn)
         return Observation(
             url=raw.url,
             title=raw.title,
@@ -158,7 +214,11 @@ class Tab:
         return Look(raw.url, raw.title, raw.text(), self._listing(raw), jpeg)
 
     def _listing(self, raw: RawPage) -> str:
-        return raw.listing(page_text=self._settings.page_text, max_chars=self._settings.max_listing_chars)
+        return raw.listing(
+            page_text=self._settings.page_text,
+            max_chars=self._settings.max_listing_chars,
+            numbered=self.actions is not ActionSpace.POINTS,
+        )
 
     def _store_marked(self, jpeg: bytes, elements: tuple[Element, ...]) -> str:
         return self._blobs.put(draw_marks(jpeg, elements, self._settings.jpeg_quality))
@@ -169,7 +229,8 @@ class Tab:
         while True:
             page = self._page
             try:
-                read, jpeg = await asyncio.gather(page.ask("collect"), page.capture())
+                panes = self.actions is ActionSpace.FULL
+                read, jpeg = await asyncio.gather(page.ask("collect", panes), page.capture())
             except PageMoved as error:
                 if time.monotonic() > deadline:
                     raise BrowserError(Outcome.SITE_ERROR, f"{page.page.url} never stops navigating") from error
@@ -177,6 +238,8 @@ class Tab:
                 raw = RawPage.model_validate(read)
                 self._marked, self._status = raw.marked(), raw.status
                 _check_not_refused(raw)
+                if raw.status == _UNAUTHORISED:
+                    self._tell("This page asks for a user name and a password; it was given none.")
                 return raw, jpeg
 
     def _tell(self, notice: str) -> None:
@@ -194,27 +257,19 @@ class Tab:
     async def act(self, action: Action, observation: Observation) -> str:
         """What the agent is to be told about its action, "" if all went well; the page has then settled.
 
-        Raises BrowserError if the episode can't go on: crash, site error, a page that doesn't answer.
+        `effect` then says how it went. Raises BrowserError if the episode can't go on: crash, site error, a page that
+        doesn't answer.
         """
         if action.kind is ActionKind.ANSWER:
+            self.effect = Effect.DONE
             return ""
-        problem = await self._perform(action, observation)
+        self.effect, problem = self._unknown_mark(action, observation) or await self._perform(action)
         settled = problem != "" or await self._settle()
         return " ".join(filter(None, [problem, *self._take_notices(), "" if settled else _NOT_SETTLED]))
 
-    async def _perform(self, action: Action, observation: Observation) -> str:
-        if problem := self._unknown_mark(action, observation):
-            return problem
+    async def _perform(self, action: Action) -> Done:
         try:
             match action.kind:
-                case ActionKind.CLICK:
-                    return await self._click(action.mark)
-                case ActionKind.TYPE:
-                    return await self._type(action.mark, action.text)
-                case ActionKind.SELECT:
-                    return await self._select(action.mark, action.text)
-                case ActionKind.SCROLL:
-                    return await self._scroll(action.mark, action.text)
                 case ActionKind.GO_BACK:
                     self._load_failure = ""  # the agent leaves what failed
                     return await self._go_back()
@@ -222,54 +277,43 @@ class Tab:
                     await self._page.ask("change", round(_WAIT_S * 1000), limit_s=_WAIT_S)
                 case ActionKind.HOME:
                     await self._go_home()
+                case ActionKind.UPLOAD:
+                    return await self._upload(action)
+                case _:
+                    return await act_on_page(self._page, action)
         except PageMoved:
             pass  # the page went elsewhere meanwhile; settling waits for the new one
-        return ""
+        return DONE
 
-    def _unknown_mark(self, action: Action, observation: Observation) -> str:
-        mark = action.mark
-        if mark is None:
-            return "Which element?" if action.kind in _NEED_MARK else ""
-        if not 1 <= mark <= len(observation.elements):
-            return f"There is no [{mark}] on this page."
-        if self._marked != observation.elements:
-            return f"Element [{mark}] is no longer there."
-        return ""
+    def _unknown_mark(self, action: Action, observation: Observation) -> Done | None:
+        for mark in (action.mark, action.to_mark):
+            if mark is None:
+                continue
+            if not 1 <= mark <= len(observation.elements):
+                return Done(Effect.GONE, f"There is no [{mark}] on this page.")
+            if self._marked != observation.elements:
+                return Done(Effect.GONE, f"Element [{mark}] is no longer there.")
+        return None
 
-    async def _click(self, mark: int | None) -> str:
-        point = await self._page.ask("locate", mark)
-        if "problem" in point:
-            return f"Element [{mark}] {point['problem']}."
-        await self._page.click(point["x"], point["y"])
-        return ""
+    async def _upload(self, action: Action) -> Done:
+        """Click what asks for a file, and give it the one named."""
+        self._file_to_give = self._folder.find(action.text)
+        if self._file_to_give is None:
+            return Done(Effect.UNFIT, f"There is no file {action.text}; there are: {', '.join(self._folder.names())}.")
+        done = await act_on_page(self._page, action.model_copy(update={"kind": ActionKind.CLICK, "text": ""}))
+        deadline = time.monotonic() + self._settings.settle_deadline_s
+        while done == DONE and self._file_to_give and time.monotonic() < deadline:
+            await asyncio.sleep(_POLL_S)
+        asked, self._file_to_give = self._file_to_give is None, None
+        return done if asked or done != DONE else Done(Effect.UNFIT, "Nothing there asks for a file.")
 
-    async def _type(self, mark: int | None, text: str) -> str:
-        field = await self._page.ask("prepare", mark, text)
-        if "problem" in field:
-            return f"Element [{mark}] {field['problem']}."
-        if not field["done"]:
-            await self._page.write(text)
-        if field["enter"]:
-            await self._page.press_enter()
-        return ""
-
-    async def _select(self, mark: int | None, option: str) -> str:
-        reply = await self._page.ask("choose", mark, option)
-        return f"Element [{mark}] {reply['problem']}." if "problem" in reply else ""
-
-    async def _scroll(self, mark: int | None, direction: str) -> str:
-        reply = await self._page.ask("scroll", mark, direction != "up")
-        if "problem" in reply:
-            return f"Element [{mark}] {reply['problem']}."
-        return "" if reply["moved"] else f"It can't be scrolled further {direction}."
-
-    async def _go_back(self) -> str:
+    async def _go_back(self) -> Done:
         if await self._page.go_back():
-            return ""
+            return DONE
         if len(self._pages) == 1:
-            return "There is no page to go back to."
+            return Done(Effect.NOTHING, "There is no page to go back to.")
         await self._pages.pop().page.close()
-        return "The tab was closed; this is the tab before it."
+        return Done(Effect.DONE, "The tab was closed; this is the tab before it.")
 
     async def _go_home(self) -> None:
         """To the start page. Raises BrowserError if the site doesn't show it."""
@@ -296,7 +340,8 @@ class Tab:
         settled = await self._come_to_rest(deadline)
         if not self._page.page.url.startswith(_WEB):
             failure = self._load_failure
-            await self._leave_foreign_page()
+            with suppress(PageMoved):
+                await self._leave_foreign_page()
             settled = await self._come_to_rest(time.monotonic() + self._settings.settle_deadline_s)
             self._load_failure = failure  # that the page before is still there is no answer of the site
         return settled
@@ -319,7 +364,7 @@ class Tab:
 
     def _is_waiting(self) -> bool:
         """Whether an answer of the network may still change the page, or came just now."""
-        if self._page.is_navigating:
+        if self._page.is_navigating or self._downloads:
             return True
         now = time.monotonic()
         just_now = now - self._answered_at < self._settings.settle_quiet_ms / 1000
@@ -333,7 +378,7 @@ class Tab:
         while self._opened:
             opened = self._opened.pop(0)
             try:
-                self._adopt(await LivePage.attach(opened, self._settings))
+                await self._adopt(opened)
                 await opened.wait_for_load_state("domcontentloaded", timeout=_left_ms(deadline))
             except PlaywrightTimeout:
                 logger.info("a new tab is slow to load")
@@ -346,8 +391,10 @@ class Tab:
         """Away from the browser's own error page, or whatever isn't the web: the agent is told and is where it was."""
         url = await self._page.wanted_url()
         outside = self._gate.refuses(url)
+        if outside and not url.startswith(_WEB):
+            self._gate.note_refused(url)  # never asked of the network
         self._tell(f"{url} " + ("is outside this website." if outside else "could not be opened."))
-        if await self._go_back():
+        if await self._go_back() != DONE:
             await self._go_home()
 
 

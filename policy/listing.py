@@ -49,18 +49,21 @@ class RawPage(BaseModel):
         lines = (_join(self.elements[mark - 1].name if mark else "", text) for mark, text in self.rows)
         return "\n".join(filter(None, lines))
 
-    def listing(self, *, page_text: bool, max_chars: int) -> str:
-        """One line per element and, with `page_text`, the text around them; cut at about `max_chars`."""
-        lines = self._lines(page_text, max_text=max_chars)
+    def listing(self, *, page_text: bool, max_chars: int, numbered: bool = True) -> str:
+        """One line per element and, with `page_text`, the text around them; cut at about `max_chars`.
+
+        `numbered`: whether elements bear their marks.
+        """
+        lines = self._lines(page_text, max_chars, numbered)
         if _length(lines) > max_chars:
-            lines = self._lines(page_text, max_text=_LONG_TEXT_CHARS)
+            lines = self._lines(page_text, _LONG_TEXT_CHARS, numbered)
         return _cut(lines, max_chars, more=self.below)
 
-    def _lines(self, page_text: bool, max_text: int) -> list[str]:
+    def _lines(self, page_text: bool, max_text: int, numbered: bool) -> list[str]:
         lines = []
         for mark, text in self.rows:
             said = _shorten(text, max_text) if page_text else ""
-            line = _join(_element_line(mark, self.elements[mark - 1]) if mark else "", said)
+            line = _join(_element_line(mark if numbered else 0, self.elements[mark - 1]) if mark else "", said)
             if line:
                 lines.append(line)
         return lines
@@ -68,7 +71,7 @@ class RawPage(BaseModel):
 
 def _element_line(mark: int, element: RawElement) -> str:
     # The mark follows the name: a small model looks a name up and reads on, far sooner than it learns to look back.
-    line = f"<{element.tag}> {element.name}".rstrip() + f" [{mark}]"
+    line = f"<{element.tag}> {element.name}".rstrip() + (f" [{mark}]" if mark else "")
     if element.value:
         line += f" = {element.value}"
     if element.options:

@@ -78,13 +78,11 @@
     for (const [fx, fy] of POINTS) {
       const x = box.left + box.width * fx, y = box.top + box.height * fy;
       const hit = at(x, y);
-      if (!hit) continue;
-      if (within(hit, element)) return { x, y };
-      const label = hit.closest?.("label");
-      if (label && label.control === element) return { x, y };
+      if (hit && reaches(hit, element)) return { x, y };
     }
     return null;
   };
+  const reaches = (hit, element) => within(hit, element) || hit.closest?.("label")?.control === element;
   // Box and point of an interactive element in the viewport; a hidden check box is reached through its label.
   const target = (element) => {
     const space = spaceOf(element);
@@ -162,9 +160,13 @@
     return all.length > MAX_OPTIONS ? [...all.slice(0, MAX_OPTIONS), "…"] : all;
   };
 
-  // One walk in document order. Rows: [mark or 0, text]; text on the line or in the list item, table row or card of
+  const isPane = (element, style) => /auto|scroll/.test(style.overflowY) && element.clientHeight > 0
+    && element.scrollHeight > element.clientHeight + 8 && element !== element.ownerDocument.scrollingElement;
+  const paneName = (element) => cut(squeeze(element.getAttribute("aria-label")) || referred(element, "aria-labelledby"));
+
+  // One walk in document order; `panes`: what scrolls and holds no marked element is marked itself. Rows: [mark or 0, text]; text on the line or in the list item, table row or card of
   // the element before it joins that element's row.
-  const collect = () => {
+  const collect = (panes) => {
     marked = [null];
     const elements = [], rows = [];
     let block = 0, row = null, numNodes = 0, cutShort = false;
@@ -201,17 +203,17 @@
       return !hit || within(hit, parent) || within(parent, hit) || getComputedStyle(parent).pointerEvents === "none";
     };
 
-    const mark = (element, state) => {
+    const mark = (element, state, asPane = false) => {
       if (disabled(element)) return false;
       const found = target(element);
       if (!found) return false;
       if (marked.length > MAX_ELEMENTS) { cutShort = true; return false; }
-      const name = nameOf(element);
+      const name = asPane ? paneName(element) : nameOf(element);
       const before = elements[elements.length - 1];
       if (element.href && before && before.name === name && marked[marked.length - 1].href === element.href) return true;
       marked.push(element);
       const { left, top, width, height } = found.box;
-      elements.push({ tag: tagOf(element), name, value: valueOf(element), options: choices(element),
+      elements.push({ tag: asPane ? "pane" : tagOf(element), name, value: valueOf(element), options: choices(element),
         box: [left, top, width, height].map(Math.round) });
       add(marked.length - 1, "", found.box, state.item);
       return true;
@@ -232,7 +234,11 @@
       if (style.visibility === "hidden") state = { ...state, hidden: true };
       else if (state.hidden) state = { ...state, hidden: false };
       if (element.tagName === "IFRAME") enter(element, state);
-      else if (!UNREAD.has(element.tagName)) children(element, state);
+      else if (!UNREAD.has(element.tagName)) {
+        const numBefore = marked.length;
+        children(element, state);
+        if (panes && marked.length === numBefore && isPane(element, style)) mark(element, state, true);
+      }
       if (isBlock) block += 1;
       if (isCell && row) row.gap = "  ";
     };
@@ -263,61 +269,121 @@
     return { url: location.href, title: document.title, status, elements, rows, below: Boolean(below) };
   };
 
-  // ---- acting; each answers {problem} when the element can't be acted on as asked ----
+  // ---- acting; each answers {problem, result} when the element can't be acted on as asked ----
+  // What is aimed at is a mark or a point [x, y] of the top viewport.
 
-  const find = (mark) => {
-    const element = marked[mark];
-    if (!element?.isConnected) return { problem: "is no longer there" };
-    return { element };
+  const no = (result, problem) => ({ result, problem });
+  const owner = (hit) => {
+    for (let up = hit; up; up = parentOf(up)) {
+      if (up.nodeType !== Node.ELEMENT_NODE) continue;
+      if (up.matches(NATIVE)) return up;
+      if (up.tagName === "LABEL" && up.control) return up.control;
+    }
+    return hit;
+  };
+  const find = (aim) => {
+    const element = Array.isArray(aim) ? owner(at(...aim)) : marked[aim];
+    return element?.isConnected ? { element } : no("gone", Array.isArray(aim) ? "is outside the page" : "is no longer there");
   };
   const covered = (element) => {
     const box = largest(element, spaceOf(element));
-    const hit = box && at(box.left + box.width / 2, box.top + box.height / 2);
+    if (!box) return no("hidden", "is no longer visible");
+    const hit = at(box.left + box.width / 2, box.top + box.height / 2);
     const name = hit ? cut(textOf(hit)).slice(0, 40) : "";
-    return { problem: box ? `is covered${name ? ` by "${name}"` : ""}` : "is no longer visible" };
+    return no("covered", `is covered${name ? ` by "${name}"` : ""}`);
   };
-  // Where to click.
-  const locate = (mark) => {
-    const { element, problem } = find(mark);
-    if (problem) return { problem };
-    touch();
-    if (disabled(element)) return { problem: "is disabled" };
-    if (element.tagName === "SELECT") return { problem: "is a drop-down list: use Select" };
+
+  // Between the look for a point and the press there, the page may move what it shows. What an action sends is meant
+  // for one element: if the first of its events goes to another one, all of them are held back, and `landed` tells.
+  let aimed = null;
+  const guard = (event) => {
+    if (!aimed || !event.isTrusted) return;
+    aimed.missed ??= !reaches(event.composedPath()[0], aimed.element);
+    if (!aimed.missed) return;
+    event.stopImmediatePropagation();
+    event.preventDefault();
+  };
+  const GUARDED = ["pointerdown", "mousedown", "pointerup", "mouseup", "click", "keydown", "keypress", "keyup", "beforeinput"];
+  const guarded = new WeakSet();
+  const guardView = (view) => {
+    if (guarded.has(view.document)) return;
+    guarded.add(view.document);
+    for (const type of GUARDED) view.addEventListener(type, guard, { capture: true, passive: false });
+  };
+  guardView(window);
+  const aimAt = (element) => {
+    guardView(element.ownerDocument.defaultView);
+    aimed = { element };
+  };
+  // Whether what was sent since reached its element; true also where nothing was aimed at.
+  const landed = () => {
+    const missed = aimed?.missed;
+    aimed = null;
+    return missed ? no("moved", "moved away before it could be reached") : {};
+  };
+
+  // Scrolls to an element that can't be reached where it is; what stays in the way then, null if nothing.
+  const obstacle = (element) => {
     if (!target(element)) element.scrollIntoView({ block: "center", inline: "center", behavior: "instant" });
-    const found = target(element);
-    return found ? found.point : covered(element);
+    return target(element) ? null : covered(element);
+  };
+
+  // Where the mouse is to go; `press`: to press there.
+  const locate = (aim, press) => {
+    const { element, ...gone } = find(aim);
+    if (!element) return gone;
+    touch();
+    if (press && disabled(element)) return no("disabled", "is disabled");
+    if (press && element.tagName === "SELECT") return no("unfit", "is a drop-down list: use Select");
+    if (Array.isArray(aim)) return { x: aim[0], y: aim[1] };
+    const hindered = obstacle(element);
+    if (hindered) return hindered;
+    if (press) aimAt(element);
+    return target(element).point;
   };
   const announce = (element, ...types) => {
     for (const type of types) element.dispatchEvent(new Event(type, { bubbles: true, composed: true }));
   };
-  // Focuses a field with its content selected; `enter`: whether Enter is to follow; `done`: nothing is left to type.
-  const prepare = (mark, text) => {
-    const { element, problem } = find(mark);
-    if (problem) return { problem };
+  // Focuses a field, its content selected or, to append, the caret behind it. `enter`: whether Enter is to follow;
+  // `done`: nothing is left to type; `keys`: whether the text may come in pieces; `end`: whether the End key is needed.
+  const prepare = (aim, text, append) => {
+    const { element, ...gone } = find(aim);
+    if (!element) return gone;
     touch();
-    if (disabled(element) || element.readOnly) return { problem: "can't be changed" };
+    if (disabled(element) || element.readOnly) return no("disabled", "can't be changed");
+    if (element.tagName === "SELECT") return no("unfit", "is a drop-down list: use Select");
+    const isText = isField(element) && !["checkbox", "radio", "file"].includes(element.type);
+    if (!isText && !element.isContentEditable) return no("unfit", "is not a text field");
+    const hindered = obstacle(element);
+    if (hindered) return hindered;
     if (element.isContentEditable) {
       element.focus();
       const selection = element.ownerDocument.getSelection();
       selection.selectAllChildren(element);
-      return { enter: false, done: false };
+      if (append) selection.collapseToEnd();
+      aimAt(element);
+      return { enter: false, done: false, keys: true, end: false };
     }
-    if (element.tagName === "SELECT") return { problem: "is a drop-down list: use Select" };
-    if (!isField(element) || ["checkbox", "radio", "file"].includes(element.type)) return { problem: "is not a text field" };
-    if (!target(element)) element.scrollIntoView({ block: "center", behavior: "instant" });
-    if (!target(element)) return covered(element);
     element.focus();
     if (element.tagName === "TEXTAREA" || TEXT_INPUTS.has(element.type)) {
       element.select();
-      return { enter: submits(element), done: false };
+      if (append && element.tagName === "TEXTAREA") element.setSelectionRange(element.value.length, element.value.length);
+      aimAt(element);
+      return { enter: submits(element), done: false, keys: element.type !== "number",
+        end: append && element.tagName !== "TEXTAREA" };
     }
+    if (append) return no("unfit", "can only be set as a whole: use Type");
+    const set = element.value;
     element.value = text;
-    if (element.value === "" && text !== "") return { problem: `doesn't take "${text}"` + expected(element.type) };
+    if (element.value === "" && text !== "") {
+      element.value = set;
+      return no("unfit", `doesn't take "${text}"` + expected(element.type));
+    }
     announce(element, "input", "change");
     return { enter: false, done: true };
   };
   const expected = (type) => ({ date: ": write YYYY-MM-DD", time: ": write HH:MM", month: ": write YYYY-MM",
-    "datetime-local": ": write YYYY-MM-DDTHH:MM" }[type] || "");
+    week: ": write YYYY-Wnn", "datetime-local": ": write YYYY-MM-DDTHH:MM" }[type] || "");
   const submits = (element) => {
     if (element.tagName === "TEXTAREA") return false;
     if (!element.form) return element.type === "search";
@@ -325,48 +391,55 @@
       || (field.tagName === "INPUT" && TEXT_INPUTS.has(field.type)));
     return fields.length === 1;
   };
-  const choose = (mark, wanted) => {
-    const { element, problem } = find(mark);
-    if (problem) return { problem };
+  const choose = (aim, wanted) => {
+    const { element, ...gone } = find(aim);
+    if (!element) return gone;
     touch();
-    if (element.tagName !== "SELECT") return { problem: "is not a drop-down list" };
-    if (disabled(element)) return { problem: "is disabled" };
+    if (element.tagName !== "SELECT") return no("unfit", "is not a drop-down list");
+    if (disabled(element)) return no("disabled", "is disabled");
+    const hindered = obstacle(element);
+    if (hindered) return hindered;
     const plain = (text) => squeeze(text).toLowerCase();
     const options = [...element.options].filter((option) => !option.disabled);
     const option = options.find((one) => plain(one.label) === plain(wanted))
       || options.find((one) => plain(one.value) === plain(wanted));
-    if (!option) return { problem: `has no option "${wanted}"; it has: ${choices(element).join(", ")}` };
+    if (!option) return no("unfit", `has no option "${wanted}"; it has: ${choices(element).join(", ")}`);
     if (element.multiple) option.selected = true;
     else element.selectedIndex = option.index;
     announce(element, "input", "change");
     return {};
   };
-  const scrollable = (from) => {
+  const scrollable = (from, across) => {
     for (let up = from; up && up !== document; up = parentOf(up)) {
-      if (up.nodeType !== Node.ELEMENT_NODE || up.scrollHeight <= up.clientHeight + 1) continue;
+      if (up.nodeType !== Node.ELEMENT_NODE) continue;
+      if (across ? up.scrollWidth <= up.clientWidth + 1 : up.scrollHeight <= up.clientHeight + 1) continue;
       if (up === document.scrollingElement) return up;
-      if (/auto|scroll/.test(getComputedStyle(up).overflowY)) return up;
+      const style = getComputedStyle(up);
+      if (/auto|scroll/.test(across ? style.overflowX : style.overflowY)) return up;
     }
     return null;
   };
-  // Scrolls by two thirds of what is seen; `moved` says whether anything did. Without a mark: the window, or the pane
+  // Scrolls by two thirds of what is seen; `moved` says whether anything did. Without an aim: the window, or the pane
   // that fills its middle where the window itself doesn't scroll.
-  const scroll = (mark, down) => {
+  const scroll = (aim, direction) => {
+    const across = direction === "left" || direction === "right";
+    const sign = direction === "down" || direction === "right" ? 2 : -2;
     let pane = document.scrollingElement;
-    if (mark !== null) {
-      const { element, problem } = find(mark);
-      if (problem) return { problem };
-      pane = scrollable(element);
-    } else if (!pane || pane.scrollHeight <= innerHeight + 1) {
-      pane = scrollable(at(innerWidth / 2, innerHeight / 2));
+    if (aim !== null) {
+      const { element, ...gone } = find(aim);
+      if (!element) return gone;
+      pane = scrollable(element, across);
+    } else if (!pane || (across ? pane.scrollWidth <= innerWidth + 1 : pane.scrollHeight <= innerHeight + 1)) {
+      pane = scrollable(at(innerWidth / 2, innerHeight / 2), across);
     }
     if (!pane) return { moved: false };
     touch();
-    const height = pane === document.scrollingElement ? innerHeight : pane.clientHeight;
-    const before = pane.scrollTop;
-    pane.scrollBy({ top: (down ? 2 : -2) * height / 3, behavior: "instant" });
-    return { moved: Math.abs(pane.scrollTop - before) >= 1 };
+    const isWindow = pane === document.scrollingElement;
+    const before = across ? pane.scrollLeft : pane.scrollTop;
+    if (across) pane.scrollBy({ left: sign * (isWindow ? innerWidth : pane.clientWidth) / 3, behavior: "instant" });
+    else pane.scrollBy({ top: sign * (isWindow ? innerHeight : pane.clientHeight) / 3, behavior: "instant" });
+    return { moved: Math.abs((across ? pane.scrollLeft : pane.scrollTop) - before) >= 1 };
   };
 
-  Object.assign(pae, { collect, locate, prepare, choose, scroll });
+  Object.assign(pae, { collect, locate, landed, prepare, choose, scroll });
 })();

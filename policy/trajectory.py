@@ -45,16 +45,46 @@ class Observation(_Record):
 
 
 class ActionKind(StrEnum):
-    """The agent's actions (PAE, section 4, after WebVoyager), Select added for drop-down lists."""
+    """The agent's actions: the paper's (PAE, section 4, after WebVoyager) with Select, and more for other spaces."""
 
     CLICK = "click"
     TYPE = "type"
+    """Replaces what the field holds."""
     SELECT = "select"
     SCROLL = "scroll"
     WAIT = "wait"
     GO_BACK = "go_back"
     HOME = "home"
     ANSWER = "answer"
+    APPEND = "append"
+    """Types behind what the field holds."""
+    HOVER = "hover"
+    DRAG = "drag"
+    UPLOAD = "upload"
+    """Clicks what asks for a file, and gives it one of the episode's."""
+    PRESS = "press"
+    """A key, or keys together, where the focus is."""
+
+
+class ActionSpace(StrEnum):
+    """What the agent may do, and how it says on what."""
+
+    BASIC = "basic"
+    """The paper's actions with Select, on marks: what the starter was taught."""
+    FULL = "full"
+    """All actions, on marks; panes that scroll and hold no element are marked too."""
+    POINTS = "points"
+    """All actions, at points of the picture, which bears no marks: for models that were trained to point."""
+
+    @property
+    def kinds(self) -> tuple[ActionKind, ...]:
+        """The actions in it."""
+        everything = tuple(ActionKind)
+        return everything[: everything.index(ActionKind.ANSWER) + 1] if self is ActionSpace.BASIC else everything
+
+
+Point = tuple[int, int]
+"""From the left and from the top, in CSS pixels of the viewport, which are the picture's."""
 
 
 class Action(_Record):
@@ -64,7 +94,33 @@ class Action(_Record):
     mark: int | None = None
     """The element acted on; None for actions on the page as a whole (Scroll without a mark scrolls the window)."""
     text: str = ""
-    """Typed text, option to select, ``up`` or ``down``, or the final answer."""
+    """Typed text, option to select, direction to scroll in, key to press, name of a file, or the final answer."""
+    point: Point | None = None
+    """The place acted on, instead of a mark."""
+    to_mark: int | None = None
+    """The element that something is dragged to."""
+    to_point: Point | None = None
+    """The same as a place."""
+
+
+class Effect(StrEnum):
+    """How an action went."""
+
+    DONE = "done"
+    GONE = "gone"
+    """Its element is not there, or never was."""
+    HIDDEN = "hidden"
+    """Its element is there and can't be seen."""
+    COVERED = "covered"
+    """Something else lies over its element."""
+    MOVED = "moved"
+    """Its element went away under the mouse; nothing was pressed."""
+    DISABLED = "disabled"
+    """Its element takes nothing now."""
+    UNFIT = "unfit"
+    """Its element doesn't take this action, or this text."""
+    NOTHING = "nothing"
+    """There was nothing to do: no further to scroll, no page to go back to."""
 
 
 class Step(_Record):
@@ -77,6 +133,8 @@ class Step(_Record):
     """None: the response was malformed; the next observation's notice says how."""
     malformed: str = ""
     """Why the response has no action; empty if it has one."""
+    effect: Effect | None = None
+    """How the action went, of which the next observation's notice tells; None if there was none."""
     pictured: bool = True
     """Whether the screenshot was part of the prompt."""
     weights: int | None = None
@@ -115,6 +173,27 @@ class Outcome(StrEnum):
         return self in (Outcome.FINISHED, Outcome.STEP_LIMIT, Outcome.STUCK)
 
 
+class BrowserFacts(_Record):
+    """What the pages of an episode were shown by: runs compare where these are the same."""
+
+    build: str
+    """Version of Chromium."""
+    executable: str
+    platform: str
+    """Operating system and processor."""
+    sandbox: bool
+    """Whether Chromium's own sandbox was on; it can't be for root."""
+    viewport: tuple[int, int]
+    """Width and height in CSS pixels."""
+    device_scale_factor: float
+    locale: str
+    time_zone: str
+    colour_scheme: str
+    reduced_motion: bool
+    fonts: dict[str, str]
+    """What the generic families are drawn with: ``sans-serif`` -> ``DejaVu Sans``."""
+
+
 class Trajectory(_Record):
     """The record of one rollout (the paper's tau)."""
 
@@ -133,6 +212,11 @@ class Trajectory(_Record):
     final_state: dict[str, Any] | None = None
     """Practice sites: the world's state at the end, for ground truth only; None elsewhere."""
     seconds: float = 0.0
+    browser: BrowserFacts | None = None
+    """None: the episode had no browser."""
+    refused: tuple[str, ...] = ()
+    """What its pages tried to reach and could not, each once and not without end (`policy.browser_proxy.Gate`):
+    ``host:port`` outside the website, and addresses that aren't the web's."""
 
     @property
     def screenshots(self) -> frozenset[str]:

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
+from bench.small_site import SmallSite
 from policy.blobs import BlobStore
 from policy.browser import Browser
 from policy.browser_settings import BrowserSettings
-from tests.small_site import SmallSite
 
 
 @pytest.fixture(scope="session")

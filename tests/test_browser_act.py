@@ -2,9 +2,9 @@
 
 import pytest
 
+from bench.small_site import Reply, SmallSite
 from policy.browser import Browser, Tab
 from policy.trajectory import Action, ActionKind, Observation
-from tests.small_site import Reply, SmallSite
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -3,13 +3,17 @@
 import asyncio
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from policy.browser import Browser
+from bench.browser_contained import SETTINGS, attempt, logging_chromium, looked_up, probe
+from bench.escapes import ESCAPES, PROBES, Probe
+from bench.small_site import Reply, SmallSite
+from policy.blobs import BlobStore
+from policy.browser import Browser, BrowserSettings
 from policy.browser_proxy import AllowList
 from policy.trajectory import Action, ActionKind
-from tests.small_site import Reply, SmallSite
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -126,3 +130,35 @@ async def test_webrtc_sends_nothing_past_the_proxy(browser: Browser, site: Small
                     await tab.act(Action(kind=ActionKind.WAIT), await tab.observe())
         with pytest.raises(BlockingIOError):
             stun.recv(100)
+
+
+SOME_ESCAPES = [escape for escape in ESCAPES if "name" in escape.name or not escape.reaches_listener][::2]
+
+
+async def test_what_is_not_the_webs_is_out_of_reach_and_no_name_is_looked_up(blobs: BlobStore, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"executable": str(logging_chromium(tmp_path))})
+    async with Browser(settings, blobs) as browser:
+        found = await asyncio.gather(*(attempt(escape, browser, allowed=False) for escape in SOME_ESCAPES))
+    assert found == [(False, escape.trace != "") for escape in SOME_ESCAPES]
+    assert looked_up(tmp_path / "net.json") == set()
+
+
+@pytest.mark.parametrize("what", PROBES[::4], ids=lambda what: what.name)
+async def test_nothing_of_an_episode_is_found_in_another(browser: Browser, what: Probe) -> None:
+    assert await probe(what, browser) == (True, False)
+
+
+async def test_a_port_of_the_start_host_can_be_allowed(site: SmallSite) -> None:
+    assert AllowList.of("http://127.0.0.1:8000/", ("127.0.0.1:9000",)).allows("127.0.0.1", 9000)
+
+
+async def test_an_episode_receives_no_more_than_it_may(blobs: BlobStore, site: SmallSite) -> None:
+    site.serve("x" * 2_000_000, "/big")
+    html = "<button onclick='fetch(`/big`).then(r => r.text()).catch(() => document.title = `cut off`)'>Get</button>"
+    async with (
+        Browser(BrowserSettings(max_traffic_mb=1), blobs) as browser,
+        browser.episode(site.serve(f"<title>Home</title>{html}")) as tab,
+    ):
+        await tab.act(CLICK, await tab.observe())
+        assert (await tab.observe()).title == "cut off"
+        assert tab.refused == ["more than the episode may receive"]

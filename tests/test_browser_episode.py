@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench.small_site import Reply, SmallSite
 from policy.blobs import BlobStore
 from policy.browser import Browser, BrowserError, BrowserSettings
 from policy.explore import look_around
 from policy.trajectory import Action, ActionKind, Outcome
-from tests.small_site import Reply, SmallSite
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -5,11 +5,11 @@ import io
 import pytest
 from PIL import Image, ImageChops
 
+from bench.small_site import SmallSite
 from policy.blobs import BlobStore
 from policy.browser import Browser, BrowserSettings
 from policy.marks import scaled
 from policy.trajectory import Observation
-from tests.small_site import SmallSite
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

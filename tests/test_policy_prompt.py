@@ -1,11 +1,13 @@
 """The policy's prompt, and the parser of its replies."""
 
+import hashlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.prompt import action_text, describe, parse, render
-from policy.trajectory import Action, ActionKind, Element, Observation
+from policy.prompt import SYSTEM, action_text, describe, parse, render, system_prompt
+from policy.trajectory import Action, ActionKind, ActionSpace, Element, Observation
 
 OBSERVATION = Observation(
     url="http://shop.test/",
@@ -146,3 +148,66 @@ def test_without_a_picture_the_prompt_is_text_alone_and_with_one_the_picture_com
 def test_history_names_elements_since_their_marks_die_with_the_page() -> None:
     assert describe(Action(kind=ActionKind.CLICK, mark=1), OBSERVATION) == "clicked Copper Kettle"
     assert describe(Action(kind=ActionKind.CLICK, mark=9), OBSERVATION) == "clicked element 9"
+
+
+MORE = [
+    ("Append Note [2]; more", Action(kind=ActionKind.APPEND, mark=2, text="more")),
+    ("Hover Menu [1]", Action(kind=ActionKind.HOVER, mark=1)),
+    ("Drag Menu [1]; Note [2]", Action(kind=ActionKind.DRAG, mark=1, to_mark=2)),
+    ("Upload Note [2]; list.txt", Action(kind=ActionKind.UPLOAD, mark=2, text="list.txt")),
+    ("Press Control+A", Action(kind=ActionKind.PRESS, text="Control+A")),
+    ("Scroll [WINDOW]; right", Action(kind=ActionKind.SCROLL, text="right")),
+    ("Answer; 7", Action(kind=ActionKind.ANSWER, text="7")),
+]
+POINTED = [
+    ("Click (12, 34)", Action(kind=ActionKind.CLICK, point=(12, 34))),
+    ("Type [12,34]; blue; mug", Action(kind=ActionKind.TYPE, point=(12, 34), text="blue; mug")),
+    ("Drag (1, 2); (3, 4)", Action(kind=ActionKind.DRAG, point=(1, 2), to_point=(3, 4))),
+    ("Scroll (12, 34); down", Action(kind=ActionKind.SCROLL, point=(12, 34), text="down")),
+    ("Scroll [WINDOW]; up", Action(kind=ActionKind.SCROLL, text="up")),
+]
+TWO = (element(1, "Menu"), element(2, "Note"))
+
+
+@pytest.mark.parametrize(("line", "action"), MORE)
+def test_the_full_space_has_more_actions_and_the_basic_one_knows_nothing_of_them(line: str, action: Action) -> None:
+    assert parse(f"Action: {line}", TWO, ActionSpace.FULL).action == action
+    assert parse(f"Action: {action_text(action)}", (), ActionSpace.FULL).action == action
+    basic = parse(f"Action: {line}", TWO)
+    if action.kind not in ActionSpace.BASIC.kinds:
+        assert basic.malformed.endswith("use one of Click, Type, Select, Scroll, Wait, GoBack, Home, Answer")
+    elif action.kind is ActionKind.SCROLL:
+        assert basic.malformed == "Scroll needs a direction: up or down"
+
+
+@pytest.mark.parametrize(("line", "action"), POINTED)
+def test_at_points_an_action_names_a_place(line: str, action: Action) -> None:
+    assert parse(f"Action: {line}", TWO, ActionSpace.POINTS).action == action
+    assert parse(f"Action: {action_text(action)}", (), ActionSpace.POINTS).action == action
+
+
+@pytest.mark.parametrize(
+    ("line", "space", "complaint"),
+    [
+        ("Click Menu [1]", ActionSpace.POINTS, "Click needs a point: Click (x, y)"),
+        ("Drag Menu [1]", ActionSpace.FULL, "Drag needs where to: Drag name [n]; name [m]"),
+        ("Drag Menu [1]; Bin [2]", ActionSpace.FULL, "no element is named Bin, and [2] is Note"),
+        ("Press", ActionSpace.FULL, "Press needs a text after a semicolon"),
+        ("Scroll [WINDOW]; sideways", ActionSpace.FULL, "Scroll needs a direction: up or down or left or right"),
+    ],
+)
+def test_what_an_action_of_the_larger_spaces_lacks_is_said(line: str, space: ActionSpace, complaint: str) -> None:
+    assert parse(f"Action: {line}", TWO, space).malformed == complaint
+
+
+def test_the_system_message_of_the_basic_space_is_the_one_that_the_starter_was_taught() -> None:
+    assert system_prompt(ActionSpace.BASIC, (1024, 768)) == SYSTEM
+    assert hashlib.sha256(SYSTEM.encode()).hexdigest()[:16] == "11c637bb75e257bd"
+    assert "1024 by 768" in system_prompt(ActionSpace.POINTS, (1024, 768))
+
+
+def test_an_action_at_a_point_is_told_by_the_element_around_it() -> None:
+    assert describe(Action(kind=ActionKind.CLICK, point=(5, 5)), OBSERVATION) == "clicked Copper Kettle"
+    assert describe(Action(kind=ActionKind.CLICK, point=(500, 5)), OBSERVATION) == "clicked (500, 5)"
+    dragged = Action(kind=ActionKind.DRAG, mark=1, to_mark=9)
+    assert describe(dragged, OBSERVATION) == "dragged Copper Kettle to element 9"

@@ -1,8 +1,9 @@
-"""A website of a few pages for browser tests: real HTTP on loopback, a page per path, whatever status is wanted."""
+"""A website of a few pages for browser tests and benches: real HTTP on loopback, a page per path, any status."""
 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -10,17 +11,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Reply:
     """What the server answers for a path."""
 
-    body: str = ""
+    body: str | bytes = ""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
 
 
 class SmallSite:
-    """A running website; a context manager. `paths` records what was asked for."""
+    """A running website; a context manager. `paths` records what was asked for, `heads` with which headers."""
 
     def __init__(self) -> None:
+        """Listen on a free port of loopback."""
         self.replies: dict[str, Reply | Callable[[str], Reply]] = {}
         self.paths: list[str] = []
+        self.heads: list[Message] = []
         site = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -28,11 +31,15 @@ class SmallSite:
 
             def do_GET(self) -> None:
                 site.paths.append(self.path)
+                site.heads.append(self.headers)
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 reply = site.replies.get(self.path.partition("?")[0], Reply("no such page", 404))
                 self._send(reply(self.path) if callable(reply) else reply)
 
+            do_POST = do_PUT = do_OPTIONS = do_GET
+
             def _send(self, reply: Reply) -> None:
-                body = reply.body.encode()
+                body = reply.body.encode() if isinstance(reply.body, str) else reply.body
                 self.send_response(reply.status)
                 headers = {"Content-Type": "text/html; charset=utf-8", "Content-Length": str(len(body))}
                 for name, value in (headers | reply.headers).items():
@@ -58,6 +65,7 @@ class SmallSite:
         return self.url(path, host)
 
     def url(self, path: str = "/", host: str = "test.localhost") -> str:
+        """The address of a path."""
         return f"http://{host}:{self.port}{path}"
 
     def __enter__(self) -> "SmallSite":
