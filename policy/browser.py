@@ -10,7 +10,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -223,11 +223,12 @@ class Browser:
 
 @contextmanager
 def _folder(settings: BrowserSettings) -> Iterator[Folder]:
-    try:
-        with Folder.open(settings.files, settings.max_download_mb) as folder:
-            yield folder
-    except OSError as error:
-        raise BrowserError(Outcome.RESET_FAILURE, f"no folder for the episode: {error}") from error
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(Folder.open(settings.files, settings.max_download_mb))
+        except OSError as error:
+            raise BrowserError(Outcome.RESET_FAILURE, f"no folder for the episode: {error}") from error
+        yield folder  # the episode's own errors are its own
 
 
 def _facts(
