@@ -79,7 +79,7 @@ class Recipe(BaseModel):
     """Numbers of the training worlds demonstrated."""
     practised_worlds: tuple[int, ...] = tuple(range(9020, 9030))
     """Numbers of the training worlds on whose gold tasks the new policy tries itself, for the judge to learn from."""
-    practised_temperature: float = Field(default=0.6, ge=0)
+    practised_temperature: float = Field(default=0.9, ge=0)
     """Sampling temperature there."""
     num_policy_lessons: int = Field(default=400, ge=1)
     """Steps of demonstrations for the policy: few, so that there is room to learn."""
