@@ -7,7 +7,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from launch import config as configs
 from launch.config import Config, ConfigError
 from policy.blobs import BlobStore
 from policy.endpoint import open_endpoint
-from policy.files import cut_torn_line
+from policy.files import append_line, cut_torn_line
 from policy.trajectory import Trajectory
 from proposer.generate import Generate, ModelError
 
@@ -110,10 +109,7 @@ class VerdictFile:
 
     def add(self, verdict: Verdict) -> None:
         """Append a verdict."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(verdict.model_dump_json() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self._path, verdict.model_dump_json())
         self.by_id[verdict.trajectory_id] = verdict
 
 

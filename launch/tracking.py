@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from policy.files import cut_torn_line
+from policy.files import append_line, cut_torn_line
 
 if TYPE_CHECKING:
     import wandb
@@ -62,10 +62,7 @@ class Tracker:
 
     def log(self, round: int, metrics: Mapping[str, float]) -> None:
         """Record a round's metrics; recorded again (after a resume), the last ones count."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"round": round, **metrics}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self._path, json.dumps({"round": round, **metrics}))
         self._send(round, metrics)
 
     def finish(self) -> None:

@@ -13,6 +13,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file of records; it is there for good on return."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def cut_torn_line(path: Path) -> None:
     """Drop what a killed process left behind a file's last line end, so that the next record starts its own line."""
     if path.is_file():
