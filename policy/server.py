@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import socket
 import sys
 import time
@@ -37,6 +38,8 @@ DEATH_DEADLINE_S = 15.0
 ADOPTION_S = 120.0
 """How long a server waits for another owner when its own was killed."""
 MAX_BACKOFF_S = 30.0
+UNASSIGNED_PORTS = range(20_000, 32_768)
+"""Registered ports; Linux gives the ones above to outgoing connections and to whoever asks for any."""
 POLL_S = 0.25
 
 
@@ -326,5 +329,11 @@ def _loopback(port: int) -> str:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
+    """A port that is free, and likely to be so still when vLLM listens there, ten seconds later.
+
+    One that the system itself picks isn't: it may pick it again for anybody's connection in the meantime.
+    """
+    for port in random.SystemRandom().sample(UNASSIGNED_PORTS, len(UNASSIGNED_PORTS)):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise ModelError(f"no free port from {UNASSIGNED_PORTS[0]} to {UNASSIGNED_PORTS[-1]} for vLLM")

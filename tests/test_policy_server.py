@@ -200,6 +200,12 @@ async def test_weights_to_which_the_canary_sings_differently_are_never_served(
     assert (server.num_starts, server.state) == (3, State.POISONED)  # loaded anew, it was asked once more
 
 
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_servers_port_is_one_that_the_system_gives_nobody_else_while_it_starts(server: ModelServer) -> None:
+    lowest_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert 1024 < int(server.base_url.rpartition(":")[2]) < lowest_given
+
+
 @pytest.mark.asyncio
 async def test_a_server_given_by_address_is_not_started_here(tmp_path: Path) -> None:
     server = ModelServer(ServerSettings(), tmp_path, tmp_path / "log", base_url="http://127.0.0.1:9")
