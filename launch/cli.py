@@ -6,6 +6,7 @@ written; 75 stopped by a signal after saving, to be queued again.
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import sys
@@ -13,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
@@ -47,6 +49,7 @@ def _errors() -> Iterator[None]:
     from evaluator.labels import LabelError
     from evaluator.truth import NoGroundTruthError
     from launch.preflight import PreflightError
+    from policy.browser_settings import BrowserError
     from proposer.generate import ModelError
 
     try:
@@ -56,7 +59,7 @@ def _errors() -> Iterator[None]:
         _fail(EXIT_USAGE, *error.problems)
     except (ConfigError, LedgerError, LabelError, NoGroundTruthError) as error:
         _fail(EXIT_USAGE, str(error))
-    except (RunFailed, ModelError) as error:
+    except (RunFailed, ModelError, BrowserError) as error:
         _fail(EXIT_FAILED, str(error))
     except (Stopped, KeyboardInterrupt):
         _fail(EXIT_STOPPED, "stopped; what was finished is saved, go on with `python -m launch resume`")
@@ -345,6 +348,78 @@ def clean(
                 remove(ledger, settings, found)
         for waste in found:
             out.print(f"{waste} {'would be ' if dry_run else ''}removed", highlight=False)
+
+
+BrowserConfigOption = Annotated[
+    str, typer.Option("--config", help="The config whose `rollout.browser` and `rollout.agent` are used.")
+]
+
+
+@app.command()
+def replay(
+    source: Annotated[str, typer.Argument(help="A run, or a folder of labelled trajectories.", metavar="SOURCE")],
+    episode: Annotated[str, typer.Argument(help="The episode's id, or its beginning.", metavar="EPISODE")],
+    config: BrowserConfigOption = "quickstart",
+    overrides: SetOption = None,
+) -> None:
+    """Do a recorded episode's actions again in a fresh world, and tell where what comes of them first differs.
+
+    A run's own config is used; `--config` is for folders. Exit code 0: nothing differs; 1: something does.
+
+    Examples:
+    - `python -m launch replay quickstart 1-5f0e`
+
+    - `python -m launch replay demonstration price`
+    """
+    with _errors():
+        from launch.replay import find_in_folder, find_in_run, replay_once
+
+        if Path(source).is_dir() and not has_run(Path(source)) and not has_run(Path("runs") / source):
+            trajectory, settings = find_in_folder(Path(source), episode, config, overrides or [])
+        else:
+            trajectory, settings = find_in_run(_run_dir(source), episode, overrides or [])
+        found = asyncio.run(replay_once(trajectory, settings, lambda line: err.print(line, markup=False)))
+        if found:
+            raise RunFailed(f"{trajectory.id}: {found}")
+        out.print(f"{trajectory.id}: {len(trajectory.steps)} steps, nothing differs", markup=False, highlight=False)
+
+
+@app.command()
+def record(
+    folder: Annotated[Path, typer.Argument(help="A new folder.", metavar="OUT")],
+    gold: Annotated[str | None, typer.Option(help="A gold task of a practice site, by id.")] = None,
+    url: Annotated[str | None, typer.Option(help="Any website: where to begin.")] = None,
+    task: Annotated[str | None, typer.Option(help="What is to be done there.")] = None,
+    hosts: Annotated[list[str] | None, typer.Option("--host", help="Another host that may be reached.")] = None,
+    config: BrowserConfigOption = "quickstart",
+    overrides: SetOption = None,
+) -> None:
+    """Record a demonstration: do a task in a browser window; every step becomes one of the agent's actions.
+
+    What can't be done on the page is written on the terminal: `Answer; $12` (which ends it), `GoBack`, `Home`, `Wait`.
+
+    Examples:
+    - `python -m launch record demonstration --gold shop/train-1/find_price-0`
+
+    - `python -m launch record demonstration --url https://example.com/ --task "Find the contact address."`
+    """
+    if (gold is None) == (url is None) or (url is None) != (task is None):
+        raise typer.BadParameter("expected either --gold, or --url and --task")
+    with _errors():
+        from launch import record as recording
+        from proposer.task import Task, Website
+
+        recording.check_screen()
+        if gold is not None:
+            wanted = recording.gold(gold)
+        else:
+            website = Website(name=urlsplit(url or "").hostname or "", url=url or "", allowed_hosts=tuple(hosts or ()))
+            wanted = Task(website=website, instruction=task or "")
+        out.print(wanted.instruction, markup=False, highlight=False)
+        rollout, lines = configs.load(config, overrides or []).rollout, recording.terminal_lines()
+        tell = functools.partial(out.print, markup=False, highlight=False)
+        trajectory = asyncio.run(recording.record(wanted, folder, rollout, lines, tell))
+        out.print(f"{trajectory.id}: {len(trajectory.steps)} steps: {folder}", markup=False, highlight=False)
 
 
 @starter_app.command("build")

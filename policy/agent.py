@@ -5,6 +5,8 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -150,21 +152,24 @@ async def roll_out(
         blobs: Where the pictures go; None: where the browser's go.
     """
     started = time.monotonic()
-    visit = _open_world(task, practice)
-    try:
+    with visiting(task, practice) as visit:
         record = await _attempt(task, visit, browser, blobs or browser.blobs, generate, settings, sampling)
-    finally:
-        if visit is not None and practice is not None:
-            practice.close_visit(visit)
     return Trajectory(id=trajectory_id, task=task, seconds=time.monotonic() - started, **record)
 
 
-def _open_world(task: Task, practice: PracticeServer | None) -> Visit | None:
+@contextmanager
+def visiting(task: Task, practice: PracticeServer | None) -> Iterator[Visit | None]:
+    """A fresh world for an episode of a task, gone at the end; None where the task is on no practice site."""
     site = task.website.practice_site
     if site is None:
-        return None
+        yield None
+        return
     assert practice is not None and task.world is not None, "a task on a practice site needs a server and a world"
-    return practice.open(site, task.world)
+    visit = practice.open(site, task.world)
+    try:
+        yield visit
+    finally:
+        practice.close_visit(visit)
 
 
 async def _attempt(

@@ -18,7 +18,7 @@ from policy.browser_settings import BrowserError, BrowserSettings
 from policy.trajectory import Outcome
 
 _WORLD = "pae"
-_SCRIPT = "\n".join((Path(__file__).parent / name).read_text("utf-8") for name in ("settle.js", "observe.js"))
+_SCRIPTS = {name: (Path(__file__).parent / f"{name}.js").read_text("utf-8") for name in ("settle", "observe", "record")}
 _DOCUMENT_GONE = (
     "Cannot find context",
     "uniqueContextId not found",
@@ -67,10 +67,13 @@ class LivePage:
         self._document_gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @classmethod
-    async def attach(cls, page: Page, settings: BrowserSettings, on_forbidden: Callable[[str], None]) -> "LivePage":
+    async def attach(
+        cls, page: Page, settings: BrowserSettings, on_forbidden: Callable[[str], None], *, by_hand: bool = False
+    ) -> "LivePage":
         """A page made ready: its isolated world exists in this document and in all that follow.
 
-        `on_forbidden` is told the addresses that Chromium itself keeps the page from: files, its own pages.
+        `on_forbidden` is told the addresses that Chromium itself keeps the page from: files, its own pages. `by_hand`:
+        a person acts on it.
         """
         session = await page.context.new_cdp_session(page)
         tree = await session.send("Page.getFrameTree")
@@ -83,7 +86,8 @@ class LivePage:
         session.on("Page.frameStoppedLoading", live._note_stop)
         session.on("Page.windowOpen", live._note_window)
         session.on("Log.entryAdded", live._note_log)
-        script = {"source": _SCRIPT, "worldName": _WORLD, "runImmediately": True}
+        source = "\n".join(script for name, script in _SCRIPTS.items() if by_hand or name != "record")
+        script = {"source": source, "worldName": _WORLD, "runImmediately": True}
         await asyncio.gather(
             session.send("Page.enable"),
             session.send("Runtime.enable"),

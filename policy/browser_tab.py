@@ -50,6 +50,8 @@ class Surroundings:
     blobs: Blobs
     settings: BrowserSettings
     facts: BrowserFacts
+    by_hand: bool = False
+    """Whether a person acts on its pages (policy/demonstrator.py)."""
 
 
 class Tab:
@@ -60,6 +62,7 @@ class Tab:
         self.facts = given.facts
         self.effect = Effect.DONE
         """How the last action went."""
+        self._by_hand = given.by_hand
         self._gate = given.gate
         self._folder = given.folder
         self._settings = given.settings
@@ -105,6 +108,33 @@ class Tab:
         """What may be done in it."""
         return self._settings.actions
 
+    @property
+    def marked(self) -> tuple[Element, ...]:
+        """The elements of the latest observation."""
+        return self._marked
+
+    # What a person does, where one acts (policy/record.js).
+
+    async def demonstrated(self, limit_s: float, *, is_last: bool) -> Action | None:
+        """What the person wants done next; None: nothing within the limit.
+
+        `is_last`: what is being typed now is all of it. The page has heard nothing of it. Raises BrowserError.
+        """
+        try:
+            deed = await self._page.ask("demonstrated", round(limit_s * 1000), is_last, limit_s=limit_s)
+        except PageMoved:
+            return None
+        if deed is None:
+            return None
+        at_point = self.actions is ActionSpace.POINTS and deed["point"] is not None
+        where = {"point": deed["point"]} if at_point else {"mark": deed["mark"] or None}
+        return Action(kind=ActionKind(deed["kind"]), text=deed["text"], **where)
+
+    async def hand_over(self) -> None:
+        """Let what is done from now on reach the page: it is ours. Raises BrowserError."""
+        with suppress(PageMoved):
+            await self._page.ask("handsOver")
+
     # What the page does on its own.
 
     async def _adopt(self, page: Page) -> None:
@@ -113,7 +143,8 @@ class Tab:
         viewport = ViewportSize(width=self._settings.width_px, height=self._settings.height_px)
         if page.viewport_size != viewport:  # a pop-up's own: pictures are to be of one size
             await page.set_viewport_size(viewport)
-        self._pages.append(await LivePage.attach(page, self._settings, self._gate.note_refused))
+        attach = LivePage.attach(page, self._settings, self._gate.note_refused, by_hand=self._by_hand)
+        self._pages.append(await attach)
 
     def _note_new_tab(self, page: Page) -> None:
         self._opened.append(page)
