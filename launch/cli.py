@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 from urllib.parse import urlsplit
 
 import typer
@@ -27,6 +27,9 @@ from launch.config import Config, ConfigError
 from launch.disk import full_disk_fails
 from launch.errors import RunFailed, Stopped
 from launch.ledger import Ledger, has_run
+
+if TYPE_CHECKING:
+    from launch.suite import Chosen
 
 EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED = 1, 2, 75
 MAX_LINES = 40  # of a list on the terminal; files hold the whole
@@ -51,13 +54,14 @@ def _errors() -> Iterator[None]:
     from launch.preflight import PreflightError
     from policy.browser_settings import BrowserError
     from proposer.generate import ModelError
+    from proposer.task_files import TaskFileError
 
     try:
         with full_disk_fails():
             yield
     except PreflightError as error:
         _fail(EXIT_USAGE, *error.problems)
-    except (ConfigError, LedgerError, LabelError, NoGroundTruthError) as error:
+    except (ConfigError, LedgerError, LabelError, NoGroundTruthError, TaskFileError) as error:
         _fail(EXIT_USAGE, str(error))
     except (RunFailed, ModelError, BrowserError) as error:
         _fail(EXIT_FAILED, str(error))
@@ -133,34 +137,95 @@ def resume(run: RunArgument, overrides: SetOption = None) -> None:
 
 @app.command("eval")
 def evaluate(
-    run: RunArgument,
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            help="A run's directory, or its name; with --suite also none: the config's starter.", metavar="RUN"
+        ),
+    ] = None,
     weights: Annotated[int | None, typer.Option(help="Version to measure; default: the newest.", min=0)] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(help="A benchmark suite: webvoyager, webarena, mind2web, or one of BrowserGym's (miniwob)."),
+    ] = None,
+    tasks: Annotated[Path | None, typer.Option(help="The suite's task file; BrowserGym's need none.")] = None,
+    places: Annotated[
+        list[str] | None, typer.Option("--place", help="Where a site of the file is: `SHOPPING=http://...`.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Of each task of a BrowserGym suite so many.", min=1)] = 1,
+    only: Annotated[str, typer.Option(help="Only tasks of a BrowserGym suite whose name holds this.")] = "",
+    config: Annotated[str, typer.Option("--config", help="Used with --suite where no run is given.")] = "quickstart",
     overrides: SetOption = None,
 ) -> None:
-    """Measure one version of a run's weights on its own, in a run directory beside it.
+    """Measure one version of a run's weights on its own, in a run directory beside it, or on a benchmark suite.
 
     Examples:
     - `python -m launch eval quickstart --weights 0`
 
     - `python -m launch eval quickstart --set evaluation.num_tasks=500 --set evaluation.first_world=1000`
+
+    - `python -m launch eval --suite miniwob --only click-`
+
+    - `python -m launch eval quickstart --suite webarena --tasks test.json --place SHOPPING=http://127.0.0.1:7770`
     """
     with _errors():
-        from launch.driver import check_config, stored_config
+        if suite is not None:
+            from launch.suite import Chosen
 
-        run_dir = _run_dir(run)
-        with Ledger.open_readonly(run_dir) as books:
-            versions = {row.version: (run_dir / row.path).resolve() for row in books.weights()}
-        version = max(versions) if weights is None else weights
-        if version not in versions:
-            raise LedgerError(f"{run_dir}: no weights {version}; expected one of {sorted(versions)}")
-        if not versions[version].is_dir():
-            kept = sorted(number for number, path in versions.items() if path.is_dir())
-            raise LedgerError(f"{run_dir}: weights {version} are no longer kept ([retention]); expected one of {kept}")
-        name = f"run.name={run_dir.resolve().name}-eval-v{version}"
-        config = stored_config(run_dir, ["run.rounds=0", name, *(overrides or [])])
-        if has_run(config.run_dir):
-            check_config(config)
-        _execute(config, versions[version])
+            chosen = Chosen(tasks, places or [], seeds, only)
+            _evaluate_suite(suite, run, weights, config, overrides or [], chosen)
+        elif run is None:
+            raise ConfigError("eval: expected a run, or --suite")
+        else:
+            _evaluate_run(run, weights, overrides or [])
+
+
+def _version(run: str, weights: int | None) -> tuple[Path, int, Path]:
+    """A run's directory, a version of its weights (None: the newest), and where that is."""
+    run_dir = _run_dir(run)
+    with Ledger.open_readonly(run_dir) as books:
+        versions = {row.version: (run_dir / row.path).resolve() for row in books.weights()}
+    version = max(versions) if weights is None else weights
+    if version not in versions:
+        raise LedgerError(f"{run_dir}: no weights {version}; expected one of {sorted(versions)}")
+    if not versions[version].is_dir():
+        kept = sorted(number for number, path in versions.items() if path.is_dir())
+        raise LedgerError(f"{run_dir}: weights {version} are no longer kept ([retention]); expected one of {kept}")
+    return run_dir, version, versions[version]
+
+
+def _evaluate_run(run: str, weights: int | None, overrides: list[str]) -> None:
+    from launch.driver import check_config, stored_config
+
+    run_dir, version, directory = _version(run, weights)
+    name = f"run.name={run_dir.resolve().name}-eval-v{version}"
+    config = stored_config(run_dir, ["run.rounds=0", name, *overrides])
+    if has_run(config.run_dir):
+        check_config(config)
+    _execute(config, directory)
+
+
+def _evaluate_suite(
+    suite: str, run: str | None, weights: int | None, config_name: str, overrides: list[str], chosen: "Chosen"
+) -> None:
+    from launch import suite as suites
+    from launch.driver import stored_config
+
+    if run is None:
+        config = configs.load(config_name, overrides)
+        directory, name = config.model.directory("policy").resolve(), config.run.name
+    else:
+        run_dir, version, directory = _version(run, weights)
+        config, name = stored_config(run_dir, overrides), f"{run_dir.resolve().name}-v{version}"
+    if not directory.is_dir():
+        raise ConfigError(f"{directory}: no model there; `python -m launch starter build` makes the starter")
+    folder = config.run.runs_dir / f"{name}-suite-{suite}"
+    with suites.chosen_tasks(suite, chosen) as tasks, _progress() as watch:
+        told = functools.partial(watch, 0, Phase.EVAL)
+        found = asyncio.run(suites.evaluate(config, directory, tasks, folder, told))
+    for kind, share in (found.kinds | {"all": found.overall}).items():
+        out.print(f"{kind}: {share} %, n = {share.whole}", markup=False, highlight=False)
+    out.print(f"{found.outcomes}, {found.num_open} open: {found.folder}", markup=False, highlight=False)
 
 
 @app.command()

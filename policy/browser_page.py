@@ -134,21 +134,30 @@ class LivePage:
     async def ask(self, function: str, *arguments: Any, limit_s: float | None = None) -> Any:
         """What a function of the scripts answers. Raises PageMoved if a navigation takes the document away first."""
         expression = f"pae.{function}({', '.join(map(json.dumps, arguments))})"
-        deadline_s = (limit_s or 0.0) + self._settings.action_deadline_s
-        parameters = {"expression": expression, "awaitPromise": True, "returnByValue": True}
-        try:
-            async with asyncio.timeout(deadline_s):
-                await self._world_ready.wait()
-                self._check_alive()
-                reply = await self._session.send("Runtime.evaluate", {**parameters, "uniqueContextId": self._world})
-        except (Error, TimeoutError) as error:
-            raise self._translated(error) from error
+        reply = await self._evaluate(expression, limit_s or 0.0)
         if "exceptionDetails" in reply:
             details = reply["exceptionDetails"]
             raise BrowserError(
                 Outcome.SITE_ERROR, f"{function}: {details.get('exception', details).get('description')}"
             )
         return reply["result"].get("value")
+
+    async def read_text(self, expression: str) -> str:
+        """What a JavaScript expression says of the document, as text; "" if it raises. Raises PageMoved."""
+        reply = await self._evaluate(f"String({expression})", 0.0)
+        return "" if "exceptionDetails" in reply else reply["result"]["value"]
+
+    async def _evaluate(self, expression: str, limit_s: float) -> dict[str, Any]:
+        """The answer to an expression in our world, which may take so long beyond the action deadline."""
+        deadline_s = limit_s + self._settings.action_deadline_s
+        parameters = {"expression": expression, "awaitPromise": True, "returnByValue": True}
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._world_ready.wait()
+                self._check_alive()
+                return await self._session.send("Runtime.evaluate", {**parameters, "uniqueContextId": self._world})
+        except (Error, TimeoutError) as error:
+            raise self._translated(error) from error
 
     async def send(self, method: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
         """The answer to a DevTools command, within the action deadline."""

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from playwright.async_api import BrowserContext, Dialog, Download, Error, FileChooser, Page, Request, ViewportSize
 from playwright.async_api import TimeoutError as PlaywrightTimeout
@@ -23,6 +24,8 @@ from policy.trajectory import Action, ActionKind, ActionSpace, BrowserFacts, Eff
 from proposer.look import Look
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 _REFUSALS = {403, 429}
 _UNAUTHORISED = 401
@@ -243,6 +246,28 @@ class Tab:
         """The page as it is, without marks and for no task."""
         raw, jpeg = await self._read()
         return Look(raw.url, raw.title, raw.text(), self._listing(raw), jpeg)
+
+    async def read_text(self, expression: str, url: str = "") -> str:
+        """What a JavaScript expression says of the page, or of the one at `url`, to which the tab then goes.
+
+        No expression: its HTML. "" if it raises, or there is no such page. Raises BrowserError if the page doesn't
+        answer.
+        """
+        if url:
+            try:
+                await self.run_on_page(lambda page: page.goto(url, timeout=self._settings.start_deadline_s * 1000))
+            except Error:
+                return ""
+        try:
+            return await self._page.read_text(expression or "document.documentElement.outerHTML")
+        except PageMoved as error:
+            raise BrowserError(Outcome.SITE_ERROR, f"{self._page.page.url} never stops navigating") from error
+
+    async def run_on_page(self, do: Callable[[Page], Awaitable[Result]]) -> Result:
+        """Let somebody else do something with Playwright's page; it has then settled. Raises what `do` raises."""
+        result = await do(self._page.page)
+        await self._settle()
+        return result
 
     def _listing(self, raw: RawPage) -> str:
         return raw.listing(

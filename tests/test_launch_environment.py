@@ -16,9 +16,9 @@ from sites.contract import gold_tasks
 
 pytest.importorskip("gymnasium")
 
-from gymnasium.utils.env_checker import check_env  # noqa: E402
+from gymnasium.utils.env_checker import check_env
 
-from launch.environment import WebEnv  # noqa: E402
+from launch.environment import WebEnv
 
 GOLD = next(task for task in gold_tasks(SITES["shop"], "train-1") if task.kind == "search")
 SEARCH = Task(
@@ -46,6 +46,7 @@ def test_an_answer_terminates_with_the_truth_as_the_reward(env: WebEnv) -> None:
         seen, info = env.reset(options={"task": 0})
         assert GOLD.instruction in seen["text"] and seen["picture"].shape == (768, 1024, 3)
         assert info["outcome"] is None and info["system"].startswith("You are a web agent")
+        worth, terminated, truncated = math.nan, False, False
         for move in moves:
             said = f"{move.action.title()} {move.target}; {move.text}" if move.target else f"Answer; {move.text}"
             seen, worth, terminated, truncated, info = env.step(f"Action: {said}")
@@ -55,7 +56,8 @@ def test_an_answer_terminates_with_the_truth_as_the_reward(env: WebEnv) -> None:
 
 
 def test_the_step_limit_truncates(env: WebEnv) -> None:
-    env.reset(options={"task": 1})
+    _, info = env.reset(options={"task": 1})
+    reward = 0.0
     for number, said in enumerate(("Scroll [WINDOW]; down", "Dance", "Wait", "Home"), 1):
         seen, reward, terminated, truncated, info = env.step(f"Action: {said}")
         assert (terminated, truncated) == (False, number == 4)
