@@ -42,7 +42,7 @@ def model(tmp_path: Path) -> Iterator[list[str]]:
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "starter" / "policy" / name).write_text("{}")
     with ScriptedServer(script) as server:
-        settings = [*server.settings(tmp_path), "rollout.agent.max_steps=3", "serving.start_deadline_s=20"]
+        settings = [*server.settings(tmp_path), "rollout.agent.max_steps=3", "cluster.num_cpus=1"]
         yield ["--config", str(CONFIG), *(word for setting in settings for word in ("--set", setting))]
 
 
