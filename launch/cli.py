@@ -6,13 +6,15 @@ written; 75 stopped by a signal after saving, to be queued again.
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
@@ -25,6 +27,9 @@ from launch.config import Config, ConfigError
 from launch.disk import full_disk_fails
 from launch.errors import RunFailed, Stopped
 from launch.ledger import Ledger, has_run
+
+if TYPE_CHECKING:
+    from launch.suite import Chosen
 
 EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED = 1, 2, 75
 MAX_LINES = 40  # of a list on the terminal; files hold the whole
@@ -47,16 +52,18 @@ def _errors() -> Iterator[None]:
     from evaluator.labels import LabelError
     from evaluator.truth import NoGroundTruthError
     from launch.preflight import PreflightError
+    from policy.browser_settings import BrowserError
     from proposer.generate import ModelError
+    from proposer.task_files import TaskFileError
 
     try:
         with full_disk_fails():
             yield
     except PreflightError as error:
         _fail(EXIT_USAGE, *error.problems)
-    except (ConfigError, LedgerError, LabelError, NoGroundTruthError) as error:
+    except (ConfigError, LedgerError, LabelError, NoGroundTruthError, TaskFileError) as error:
         _fail(EXIT_USAGE, str(error))
-    except (RunFailed, ModelError) as error:
+    except (RunFailed, ModelError, BrowserError) as error:
         _fail(EXIT_FAILED, str(error))
     except (Stopped, KeyboardInterrupt):
         _fail(EXIT_STOPPED, "stopped; what was finished is saved, go on with `python -m launch resume`")
@@ -130,34 +137,95 @@ def resume(run: RunArgument, overrides: SetOption = None) -> None:
 
 @app.command("eval")
 def evaluate(
-    run: RunArgument,
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            help="A run's directory, or its name; with --suite also none: the config's starter.", metavar="RUN"
+        ),
+    ] = None,
     weights: Annotated[int | None, typer.Option(help="Version to measure; default: the newest.", min=0)] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(help="A benchmark suite: webvoyager, webarena, mind2web, or one of BrowserGym's (miniwob)."),
+    ] = None,
+    tasks: Annotated[Path | None, typer.Option(help="The suite's task file; BrowserGym's need none.")] = None,
+    places: Annotated[
+        list[str] | None, typer.Option("--place", help="Where a site of the file is: `SHOPPING=http://...`.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Of each task of a BrowserGym suite so many.", min=1)] = 1,
+    only: Annotated[str, typer.Option(help="Only tasks of a BrowserGym suite whose name holds this.")] = "",
+    config: Annotated[str, typer.Option("--config", help="Used with --suite where no run is given.")] = "quickstart",
     overrides: SetOption = None,
 ) -> None:
-    """Measure one version of a run's weights on its own, in a run directory beside it.
+    """Measure one version of a run's weights on its own, in a run directory beside it, or on a benchmark suite.
 
     Examples:
     - `python -m launch eval quickstart --weights 0`
 
     - `python -m launch eval quickstart --set evaluation.num_tasks=500 --set evaluation.first_world=1000`
+
+    - `python -m launch eval --suite miniwob --only click-`
+
+    - `python -m launch eval quickstart --suite webarena --tasks test.json --place SHOPPING=http://127.0.0.1:7770`
     """
     with _errors():
-        from launch.driver import check_config, stored_config
+        if suite is not None:
+            from launch.suite import Chosen
 
-        run_dir = _run_dir(run)
-        with Ledger.open_readonly(run_dir) as books:
-            versions = {row.version: (run_dir / row.path).resolve() for row in books.weights()}
-        version = max(versions) if weights is None else weights
-        if version not in versions:
-            raise LedgerError(f"{run_dir}: no weights {version}; expected one of {sorted(versions)}")
-        if not versions[version].is_dir():
-            kept = sorted(number for number, path in versions.items() if path.is_dir())
-            raise LedgerError(f"{run_dir}: weights {version} are no longer kept ([retention]); expected one of {kept}")
-        name = f"run.name={run_dir.resolve().name}-eval-v{version}"
-        config = stored_config(run_dir, ["run.rounds=0", name, *(overrides or [])])
-        if has_run(config.run_dir):
-            check_config(config)
-        _execute(config, versions[version])
+            chosen = Chosen(tasks, places or [], seeds, only)
+            _evaluate_suite(suite, run, weights, config, overrides or [], chosen)
+        elif run is None:
+            raise ConfigError("eval: expected a run, or --suite")
+        else:
+            _evaluate_run(run, weights, overrides or [])
+
+
+def _version(run: str, weights: int | None) -> tuple[Path, int, Path]:
+    """A run's directory, a version of its weights (None: the newest), and where that is."""
+    run_dir = _run_dir(run)
+    with Ledger.open_readonly(run_dir) as books:
+        versions = {row.version: (run_dir / row.path).resolve() for row in books.weights()}
+    version = max(versions) if weights is None else weights
+    if version not in versions:
+        raise LedgerError(f"{run_dir}: no weights {version}; expected one of {sorted(versions)}")
+    if not versions[version].is_dir():
+        kept = sorted(number for number, path in versions.items() if path.is_dir())
+        raise LedgerError(f"{run_dir}: weights {version} are no longer kept ([retention]); expected one of {kept}")
+    return run_dir, version, versions[version]
+
+
+def _evaluate_run(run: str, weights: int | None, overrides: list[str]) -> None:
+    from launch.driver import check_config, stored_config
+
+    run_dir, version, directory = _version(run, weights)
+    name = f"run.name={run_dir.resolve().name}-eval-v{version}"
+    config = stored_config(run_dir, ["run.rounds=0", name, *overrides])
+    if has_run(config.run_dir):
+        check_config(config)
+    _execute(config, directory)
+
+
+def _evaluate_suite(
+    suite: str, run: str | None, weights: int | None, config_name: str, overrides: list[str], chosen: "Chosen"
+) -> None:
+    from launch import suite as suites
+    from launch.driver import stored_config
+
+    if run is None:
+        config = configs.load(config_name, overrides)
+        directory, name = config.model.directory("policy").resolve(), config.run.name
+    else:
+        run_dir, version, directory = _version(run, weights)
+        config, name = stored_config(run_dir, overrides), f"{run_dir.resolve().name}-v{version}"
+    if not directory.is_dir():
+        raise ConfigError(f"{directory}: no model there; `python -m launch starter build` makes the starter")
+    folder = config.run.runs_dir / f"{name}-suite-{suite}"
+    with suites.chosen_tasks(suite, chosen) as tasks, _progress() as watch:
+        told = functools.partial(watch, 0, Phase.EVAL)
+        found = asyncio.run(suites.evaluate(config, directory, tasks, folder, told))
+    for kind, share in (found.kinds | {"all": found.overall}).items():
+        out.print(f"{kind}: {share} %, n = {share.whole}", markup=False, highlight=False)
+    out.print(f"{found.outcomes}, {found.num_open} open: {found.folder}", markup=False, highlight=False)
 
 
 @app.command()
@@ -345,6 +413,78 @@ def clean(
                 remove(ledger, settings, found)
         for waste in found:
             out.print(f"{waste} {'would be ' if dry_run else ''}removed", highlight=False)
+
+
+BrowserConfigOption = Annotated[
+    str, typer.Option("--config", help="The config whose `rollout.browser` and `rollout.agent` are used.")
+]
+
+
+@app.command()
+def replay(
+    source: Annotated[str, typer.Argument(help="A run, or a folder of labelled trajectories.", metavar="SOURCE")],
+    episode: Annotated[str, typer.Argument(help="The episode's id, or its beginning.", metavar="EPISODE")],
+    config: BrowserConfigOption = "quickstart",
+    overrides: SetOption = None,
+) -> None:
+    """Do a recorded episode's actions again in a fresh world, and tell where what comes of them first differs.
+
+    A run's own config is used; `--config` is for folders. Exit code 0: nothing differs; 1: something does.
+
+    Examples:
+    - `python -m launch replay quickstart 1-5f0e`
+
+    - `python -m launch replay demonstration price`
+    """
+    with _errors():
+        from launch.replay import find_in_folder, find_in_run, replay_once
+
+        if Path(source).is_dir() and not has_run(Path(source)) and not has_run(Path("runs") / source):
+            trajectory, settings = find_in_folder(Path(source), episode, config, overrides or [])
+        else:
+            trajectory, settings = find_in_run(_run_dir(source), episode, overrides or [])
+        found = asyncio.run(replay_once(trajectory, settings, lambda line: err.print(line, markup=False)))
+        if found:
+            raise RunFailed(f"{trajectory.id}: {found}")
+        out.print(f"{trajectory.id}: {len(trajectory.steps)} steps, nothing differs", markup=False, highlight=False)
+
+
+@app.command()
+def record(
+    folder: Annotated[Path, typer.Argument(help="A new folder.", metavar="OUT")],
+    gold: Annotated[str | None, typer.Option(help="A gold task of a practice site, by id.")] = None,
+    url: Annotated[str | None, typer.Option(help="Any website: where to begin.")] = None,
+    task: Annotated[str | None, typer.Option(help="What is to be done there.")] = None,
+    hosts: Annotated[list[str] | None, typer.Option("--host", help="Another host that may be reached.")] = None,
+    config: BrowserConfigOption = "quickstart",
+    overrides: SetOption = None,
+) -> None:
+    """Record a demonstration: do a task in a browser window; every step becomes one of the agent's actions.
+
+    What can't be done on the page is written on the terminal: `Answer; $12` (which ends it), `GoBack`, `Home`, `Wait`.
+
+    Examples:
+    - `python -m launch record demonstration --gold shop/train-1/find_price-0`
+
+    - `python -m launch record demonstration --url https://example.com/ --task "Find the contact address."`
+    """
+    if (gold is None) == (url is None) or (url is None) != (task is None):
+        raise typer.BadParameter("expected either --gold, or --url and --task")
+    with _errors():
+        from launch import record as recording
+        from proposer.task import Task, Website
+
+        recording.check_screen()
+        if gold is not None:
+            wanted = recording.gold(gold)
+        else:
+            website = Website(name=urlsplit(url or "").hostname or "", url=url or "", allowed_hosts=tuple(hosts or ()))
+            wanted = Task(website=website, instruction=task or "")
+        out.print(wanted.instruction, markup=False, highlight=False)
+        rollout, lines = configs.load(config, overrides or []).rollout, recording.terminal_lines()
+        tell = functools.partial(out.print, markup=False, highlight=False)
+        trajectory = asyncio.run(recording.record(wanted, folder, rollout, lines, tell))
+        out.print(f"{trajectory.id}: {len(trajectory.steps)} steps: {folder}", markup=False, highlight=False)
 
 
 @starter_app.command("build")

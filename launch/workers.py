@@ -22,6 +22,7 @@ from launch.storage import DELIVER_DEADLINE_S, Storage
 from policy.agent import AgentSettings, roll_out
 from policy.browser import Browser
 from policy.browser_settings import BrowserError, BrowserSettings
+from policy.browser_suite import PREFIX, SuiteReferee, open_referee
 from policy.crash import crash_point
 from policy.endpoint import EndpointSettings, open_endpoint
 from policy.explore import look_around
@@ -72,6 +73,7 @@ class RolloutActor:
         blobs = self._storage.open_blobs()
         try:
             browser = await self._open_browser()
+            referee = _open_referee(order.task)
         except BrowserError as error:
             trajectory = failed_trajectory(order, Outcome.RESET_FAILURE, str(error))
         else:
@@ -84,6 +86,7 @@ class RolloutActor:
                 settings=self._agent,
                 sampling=order.sampling,
                 blobs=blobs,
+                referee=referee,
             )
         name = await self._storage.deliver(trajectory, blobs)
         crash_point("worker:delivered")
@@ -124,6 +127,13 @@ class RolloutActor:
         if self._practice is None:
             self._practice = PracticeServer()
         return self._practice
+
+
+def _open_referee(task: Task) -> SuiteReferee | None:
+    """Who looks after a task of a BrowserGym suite; None for all other tasks. Raises BrowserError."""
+    if task.suite_id is None or not task.suite_id.startswith(PREFIX):
+        return None
+    return open_referee(task.suite_id, task.seed or 0, task.website.url)
 
 
 def failed_trajectory(order: Order, outcome: Outcome, error: str) -> Trajectory:

@@ -5,8 +5,10 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,7 +17,7 @@ from policy.browser_settings import BrowserError
 from policy.prompt import describe, parse, render, system_prompt
 from policy.trajectory import Action, ActionKind, Observation, Outcome, Step, Trajectory
 from proposer.generate import Generate, ModelError, Sampling
-from proposer.task import Task
+from proposer.task import Checks, Task
 from sites.server import PracticeServer, Visit
 
 if TYPE_CHECKING:
@@ -47,6 +49,27 @@ class AgentSettings(BaseModel):
     """Tokens per response."""
 
 
+class Referee(Protocol):
+    """A suite's own program that readies a page, says what is to be done, and when and how well it was."""
+
+    async def begin(self, tab: "Tab") -> str:
+        """Ready the page; the task's instruction. Raises BrowserError."""
+        ...
+
+    async def look(self, tab: "Tab", answer: str | None) -> bool:
+        """Look at the page after a step, or at the end; whether the episode is over. Raises BrowserError."""
+        ...
+
+    async def end(self) -> None:
+        """Let go of what was taken, while the page is still there. Raises BrowserError."""
+        ...
+
+    @property
+    def score(self) -> float:
+        """What the looks gave so far."""
+        ...
+
+
 @dataclass(slots=True)
 class Episode:
     """An attempt under way."""
@@ -57,6 +80,8 @@ class Episode:
     generate: Generate
     settings: AgentSettings
     sampling: Sampling
+    referee: Referee | None = None
+    """None: nobody but the agent ends it."""
     steps: list[Step] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
     notice: str = ""
@@ -70,7 +95,11 @@ class Episode:
             action = await self.take_step(observation, time.monotonic() - started)
             if action is not None and action.kind is ActionKind.ANSWER:
                 self.answer = action.text
+            is_over = self.referee is not None and await self.referee.look(self.tab, self.answer)
+            if self.answer is not None:
                 return Outcome.FINISHED
+            if is_over:
+                return Outcome.OVER
             if self.is_stuck():
                 return Outcome.STUCK
         return Outcome.STEP_LIMIT
@@ -136,6 +165,7 @@ async def roll_out(
     settings: AgentSettings,
     sampling: Sampling,
     blobs: Blobs | None = None,
+    referee: Referee | None = None,
 ) -> Trajectory:
     """One attempt at a task.
 
@@ -148,23 +178,32 @@ async def roll_out(
         settings: Limits.
         sampling: How the policy samples; its max_tokens is taken from `settings`.
         blobs: Where the pictures go; None: where the browser's go.
+        referee: Of a task whose suite has one: the record's task then has the instruction that it gave.
     """
     started = time.monotonic()
-    visit = _open_world(task, practice)
-    try:
-        record = await _attempt(task, visit, browser, blobs or browser.blobs, generate, settings, sampling)
-    finally:
-        if visit is not None and practice is not None:
-            practice.close_visit(visit)
-    return Trajectory(id=trajectory_id, task=task, seconds=time.monotonic() - started, **record)
+    with visiting(task, practice) as visit:
+        record = await _attempt(task, visit, browser, blobs or browser.blobs, generate, settings, sampling, referee)
+    return Trajectory(id=trajectory_id, seconds=time.monotonic() - started, **record)
 
 
-def _open_world(task: Task, practice: PracticeServer | None) -> Visit | None:
+async def look_up(tab: "Tab", checks: Checks) -> tuple[str, ...]:
+    """What the pages that checks name hold now; "" where there is nothing to be found."""
+    return tuple([await tab.read_text(page.locator, page.url) for page in checks.pages])
+
+
+@contextmanager
+def visiting(task: Task, practice: PracticeServer | None) -> Iterator[Visit | None]:
+    """A fresh world for an episode of a task, gone at the end; None where the task is on no practice site."""
     site = task.website.practice_site
     if site is None:
-        return None
+        yield None
+        return
     assert practice is not None and task.world is not None, "a task on a practice site needs a server and a world"
-    return practice.open(site, task.world)
+    visit = practice.open(site, task.world)
+    try:
+        yield visit
+    finally:
+        practice.close_visit(visit)
 
 
 async def _attempt(
@@ -175,23 +214,29 @@ async def _attempt(
     generate: Generate,
     settings: AgentSettings,
     sampling: Sampling,
+    referee: Referee | None,
 ) -> dict[str, Any]:
     """The fields of a Trajectory that the attempt decides."""
     episode: Episode | None = None
     tab: Tab | None = None
     final: Observation | None = None
+    found: tuple[str, ...] = ()
     error = ""
     try:
         async with asyncio.timeout(settings.time_limit_s):
             url = visit.url if visit else task.website.url
-            async with browser.episode(url, task.website.allowed_hosts, blobs) as opened:
-                tab = opened
+            async with browser.episode(url, task.website.allowed_hosts, blobs) as tab, AsyncExitStack() as ending:
                 sampling = Sampling(sampling.temperature, settings.max_tokens, sampling.seed)
-                episode = Episode(task, tab, blobs, generate, settings, sampling)
+                if referee is not None:
+                    ending.push_async_callback(referee.end)
+                    task = task.model_copy(update={"instruction": await referee.begin(tab)})
+                episode = Episode(task, tab, blobs, generate, settings, sampling, referee)
                 outcome = await episode.run()
                 final = await tab.observe()
                 if tab.failure:  # whatever the agent made of it, it might have done better with a site that works
                     outcome, error = Outcome.SITE_ERROR, tab.failure
+                elif task.checks is not None:
+                    found = await look_up(tab, task.checks)
     except TimeoutError:
         outcome, error = Outcome.TIME_LIMIT, f"not done within {settings.time_limit_s:.0f} s"
     except ModelError as failure:
@@ -199,11 +244,14 @@ async def _attempt(
     except BrowserError as failure:
         outcome, error = failure.outcome, str(failure)
     return {
+        "task": task,
         "steps": tuple(episode.steps) if episode else (),
         "outcome": outcome,
         "error": error,
         "answer": episode.answer if episode else None,
         "final": final,
+        "found": found,
+        "score": referee.score if referee and final else None,
         "final_state": visit.world.read() if visit else None,
         "browser": tab.facts if tab else None,
         "refused": tuple(tab.refused) if tab else (),

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 from xml.sax.saxutils import escape
 
 import psutil
@@ -44,14 +45,15 @@ _DEVICE_SCALE_FACTOR = 1
 _FONT_FAMILIES = ("serif", "sans-serif", "monospace", "system-ui")
 
 
-def find_executable(settings: BrowserSettings, bundled: str) -> str | None:
+def find_executable(settings: BrowserSettings, bundled: str, *, headed: bool = False) -> str | None:
     """Path of the Chromium to use; None: Playwright's own, which it finds itself (`bundled` is where it would be).
 
-    Raises BrowserError if there is none.
+    `headed`: one that can show a window. Raises BrowserError if there is none.
     """
     if settings.executable is None and Path(bundled).exists():
         return None
-    candidates = [settings.executable] if settings.executable else list(_COMMANDS)
+    commands = _COMMANDS[1:] if headed else _COMMANDS
+    candidates = [settings.executable] if settings.executable else list(commands)
     for candidate in candidates:
         if found := shutil.which(candidate):
             return found
@@ -88,14 +90,23 @@ class _Process:
 class Browser:
     """Chromium for many concurrent episodes; an async context manager. It restarts Chromium where that is needed."""
 
-    def __init__(self, settings: BrowserSettings, blobs: Blobs) -> None:
-        """Nothing starts before the context manager is entered; `blobs`: where pictures go, unless an episode says."""
+    def __init__(self, settings: BrowserSettings, blobs: Blobs, *, headed: bool = False, by_hand: bool = False) -> None:
+        """Nothing starts before the context manager is entered.
+
+        Args:
+            settings: What a run may choose.
+            blobs: Where pictures go, unless an episode says.
+            headed: Whether its window is shown.
+            by_hand: Whether a person acts on its pages (policy/demonstrator.py).
+        """
         self._settings = settings
+        self._headed = headed
+        self._by_hand = by_hand
         self.blobs = blobs
         self._process: _Process | None = None
         self._launching = asyncio.Lock()
 
-    async def __aenter__(self) -> "Browser":
+    async def __aenter__(self) -> Self:
         """Start Chromium. Raises BrowserError if there is none or it does not start."""
         self._process = await self._launch()
         return self
@@ -108,6 +119,12 @@ class Browser:
     def version(self) -> str:
         """Version of the running Chromium, for the record of a run."""
         return self._process.chromium.version if self._process else ""
+
+    @property
+    def facts(self) -> BrowserFacts:
+        """What it shows pages by, as trajectories record it; known once it has started."""
+        assert self._process is not None, "a browser has facts once it has started"
+        return self._process.facts
 
     async def _launch(self) -> _Process:
         scratch = tempfile.TemporaryDirectory(prefix="pae-browser-") if self._settings.fonts else None
@@ -124,7 +141,7 @@ class Browser:
         settings = self._settings
         engine = playwright.chromium
         bundled = engine.executable_path
-        executable = find_executable(settings, bundled)
+        executable = find_executable(settings, bundled, headed=self._headed)
         as_root = os.geteuid() == 0
         if as_root:
             logger.warning("running as root: Chromium's sandbox is off")
@@ -132,7 +149,7 @@ class Browser:
         try:
             chromium = await engine.launch(
                 executable_path=executable,
-                headless=True,
+                headless=not self._headed,
                 chromium_sandbox=not as_root,
                 args=list(_FLAGS),
                 env=_fonts_only(settings.fonts, scratch.name) if settings.fonts and scratch else None,
@@ -166,7 +183,7 @@ class Browser:
         with _folder(settings) as folder:
             async with _gate(allowed, settings.max_traffic_mb) as gate, self._use_process() as process:
                 context = await self._open_context(process, gate)
-                given = Surroundings(gate, folder, blobs or self.blobs, settings, process.facts)
+                given = Surroundings(gate, folder, blobs or self.blobs, settings, process.facts, self._by_hand)
                 try:
                     async with Tab.open(context, given, start_url) as tab:
                         yield tab

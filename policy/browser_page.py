@@ -18,7 +18,7 @@ from policy.browser_settings import BrowserError, BrowserSettings
 from policy.trajectory import Outcome
 
 _WORLD = "pae"
-_SCRIPT = "\n".join((Path(__file__).parent / name).read_text("utf-8") for name in ("settle.js", "observe.js"))
+_SCRIPTS = {name: (Path(__file__).parent / f"{name}.js").read_text("utf-8") for name in ("settle", "observe", "record")}
 _DOCUMENT_GONE = (
     "Cannot find context",
     "uniqueContextId not found",
@@ -67,10 +67,13 @@ class LivePage:
         self._document_gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @classmethod
-    async def attach(cls, page: Page, settings: BrowserSettings, on_forbidden: Callable[[str], None]) -> "LivePage":
+    async def attach(
+        cls, page: Page, settings: BrowserSettings, on_forbidden: Callable[[str], None], *, by_hand: bool = False
+    ) -> "LivePage":
         """A page made ready: its isolated world exists in this document and in all that follow.
 
-        `on_forbidden` is told the addresses that Chromium itself keeps the page from: files, its own pages.
+        `on_forbidden` is told the addresses that Chromium itself keeps the page from: files, its own pages. `by_hand`:
+        a person acts on it.
         """
         session = await page.context.new_cdp_session(page)
         tree = await session.send("Page.getFrameTree")
@@ -83,7 +86,8 @@ class LivePage:
         session.on("Page.frameStoppedLoading", live._note_stop)
         session.on("Page.windowOpen", live._note_window)
         session.on("Log.entryAdded", live._note_log)
-        script = {"source": _SCRIPT, "worldName": _WORLD, "runImmediately": True}
+        source = "\n".join(script for name, script in _SCRIPTS.items() if by_hand or name != "record")
+        script = {"source": source, "worldName": _WORLD, "runImmediately": True}
         await asyncio.gather(
             session.send("Page.enable"),
             session.send("Runtime.enable"),
@@ -130,21 +134,30 @@ class LivePage:
     async def ask(self, function: str, *arguments: Any, limit_s: float | None = None) -> Any:
         """What a function of the scripts answers. Raises PageMoved if a navigation takes the document away first."""
         expression = f"pae.{function}({', '.join(map(json.dumps, arguments))})"
-        deadline_s = (limit_s or 0.0) + self._settings.action_deadline_s
-        parameters = {"expression": expression, "awaitPromise": True, "returnByValue": True}
-        try:
-            async with asyncio.timeout(deadline_s):
-                await self._world_ready.wait()
-                self._check_alive()
-                reply = await self._session.send("Runtime.evaluate", {**parameters, "uniqueContextId": self._world})
-        except (Error, TimeoutError) as error:
-            raise self._translated(error) from error
+        reply = await self._evaluate(expression, limit_s or 0.0)
         if "exceptionDetails" in reply:
             details = reply["exceptionDetails"]
             raise BrowserError(
                 Outcome.SITE_ERROR, f"{function}: {details.get('exception', details).get('description')}"
             )
         return reply["result"].get("value")
+
+    async def read_text(self, expression: str) -> str:
+        """What a JavaScript expression says of the document, as text; "" if it raises. Raises PageMoved."""
+        reply = await self._evaluate(f"String({expression})", 0.0)
+        return "" if "exceptionDetails" in reply else reply["result"]["value"]
+
+    async def _evaluate(self, expression: str, limit_s: float) -> dict[str, Any]:
+        """The answer to an expression in our world, which may take so long beyond the action deadline."""
+        deadline_s = limit_s + self._settings.action_deadline_s
+        parameters = {"expression": expression, "awaitPromise": True, "returnByValue": True}
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._world_ready.wait()
+                self._check_alive()
+                return await self._session.send("Runtime.evaluate", {**parameters, "uniqueContextId": self._world})
+        except (Error, TimeoutError) as error:
+            raise self._translated(error) from error
 
     async def send(self, method: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
         """The answer to a DevTools command, within the action deadline."""

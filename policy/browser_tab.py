@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from playwright.async_api import BrowserContext, Dialog, Download, Error, FileChooser, Page, Request, ViewportSize
 from playwright.async_api import TimeoutError as PlaywrightTimeout
@@ -23,6 +24,8 @@ from policy.trajectory import Action, ActionKind, ActionSpace, BrowserFacts, Eff
 from proposer.look import Look
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 _REFUSALS = {403, 429}
 _UNAUTHORISED = 401
@@ -50,6 +53,8 @@ class Surroundings:
     blobs: Blobs
     settings: BrowserSettings
     facts: BrowserFacts
+    by_hand: bool = False
+    """Whether a person acts on its pages (policy/demonstrator.py)."""
 
 
 class Tab:
@@ -60,6 +65,7 @@ class Tab:
         self.facts = given.facts
         self.effect = Effect.DONE
         """How the last action went."""
+        self._by_hand = given.by_hand
         self._gate = given.gate
         self._folder = given.folder
         self._settings = given.settings
@@ -105,6 +111,33 @@ class Tab:
         """What may be done in it."""
         return self._settings.actions
 
+    @property
+    def marked(self) -> tuple[Element, ...]:
+        """The elements of the latest observation."""
+        return self._marked
+
+    # What a person does, where one acts (policy/record.js).
+
+    async def demonstrated(self, limit_s: float, *, is_last: bool) -> Action | None:
+        """What the person wants done next; None: nothing within the limit.
+
+        `is_last`: what is being typed now is all of it. The page has heard nothing of it. Raises BrowserError.
+        """
+        try:
+            deed = await self._page.ask("demonstrated", round(limit_s * 1000), is_last, limit_s=limit_s)
+        except PageMoved:
+            return None
+        if deed is None:
+            return None
+        at_point = self.actions is ActionSpace.POINTS and deed["point"] is not None
+        where = {"point": deed["point"]} if at_point else {"mark": deed["mark"] or None}
+        return Action(kind=ActionKind(deed["kind"]), text=deed["text"], **where)
+
+    async def hand_over(self) -> None:
+        """Let what is done from now on reach the page: it is ours. Raises BrowserError."""
+        with suppress(PageMoved):
+            await self._page.ask("handsOver")
+
     # What the page does on its own.
 
     async def _adopt(self, page: Page) -> None:
@@ -113,7 +146,8 @@ class Tab:
         viewport = ViewportSize(width=self._settings.width_px, height=self._settings.height_px)
         if page.viewport_size != viewport:  # a pop-up's own: pictures are to be of one size
             await page.set_viewport_size(viewport)
-        self._pages.append(await LivePage.attach(page, self._settings, self._gate.note_refused))
+        attach = LivePage.attach(page, self._settings, self._gate.note_refused, by_hand=self._by_hand)
+        self._pages.append(await attach)
 
     def _note_new_tab(self, page: Page) -> None:
         self._opened.append(page)
@@ -212,6 +246,28 @@ class Tab:
         """The page as it is, without marks and for no task."""
         raw, jpeg = await self._read()
         return Look(raw.url, raw.title, raw.text(), self._listing(raw), jpeg)
+
+    async def read_text(self, expression: str, url: str = "") -> str:
+        """What a JavaScript expression says of the page, or of the one at `url`, to which the tab then goes.
+
+        No expression: its HTML. "" if it raises, or there is no such page. Raises BrowserError if the page doesn't
+        answer.
+        """
+        if url:
+            try:
+                await self.run_on_page(lambda page: page.goto(url, timeout=self._settings.start_deadline_s * 1000))
+            except Error:
+                return ""
+        try:
+            return await self._page.read_text(expression or "document.documentElement.outerHTML")
+        except PageMoved as error:
+            raise BrowserError(Outcome.SITE_ERROR, f"{self._page.page.url} never stops navigating") from error
+
+    async def run_on_page(self, do: Callable[[Page], Awaitable[Result]]) -> Result:
+        """Let somebody else do something with Playwright's page; it has then settled. Raises what `do` raises."""
+        result = await do(self._page.page)
+        await self._settle()
+        return result
 
     def _listing(self, raw: RawPage) -> str:
         return raw.listing(

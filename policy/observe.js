@@ -441,5 +441,15 @@
     return { moved: Math.abs((across ? pane.scrollLeft : pane.scrollTop) - before) >= 1 };
   };
 
-  Object.assign(pae, { collect, locate, landed, prepare, choose, scroll });
+  // The mark of an element, of the one around it, or of its double that stands for both; 0 if none.
+  const markOf = (element) => {
+    for (let up = element; up; up = parentOf(up)) {
+      const mark = marked.findIndex((one) => one && (one === up || (up.tagName === "LABEL" && one === up.control)
+        || (up.href && one.href === up.href && nameOf(one) === nameOf(up))));
+      if (mark > 0) return mark;
+    }
+    return 0;
+  };
+
+  Object.assign(pae, { markOf, collect, locate, landed, prepare, choose, scroll });
 })();

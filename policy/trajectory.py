@@ -157,6 +157,8 @@ class Outcome(StrEnum):
     STEP_LIMIT = "step_limit"
     STUCK = "stuck"
     """The agent said the same again and again on a page that stayed the same."""
+    OVER = "over"
+    """The suite that the task is from ended it, done or not."""
     TIME_LIMIT = "time_limit"
     BLOCKED = "blocked"
     """The site refused the agent: CAPTCHA, 403, 429."""
@@ -170,7 +172,7 @@ class Outcome(StrEnum):
     @property
     def is_agents(self) -> bool:
         """Whether the agent's own behaviour ended the episode; only then may it reach a reward."""
-        return self in (Outcome.FINISHED, Outcome.STEP_LIMIT, Outcome.STUCK)
+        return self in (Outcome.FINISHED, Outcome.STEP_LIMIT, Outcome.STUCK, Outcome.OVER)
 
 
 class BrowserFacts(_Record):
@@ -211,6 +213,10 @@ class Trajectory(_Record):
     """What the page showed at the end; None if it could not be observed."""
     final_state: dict[str, Any] | None = None
     """Practice sites: the world's state at the end, for ground truth only; None elsewhere."""
+    found: tuple[str, ...] = ()
+    """What the pages that the task's checks name held at the end, one text each (`Task.checks`)."""
+    score: float | None = None
+    """What the suite's own program gave at the end; None: the task has no such."""
     seconds: float = 0.0
     browser: BrowserFacts | None = None
     """None: the episode had no browser."""

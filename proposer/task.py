@@ -26,6 +26,38 @@ class Website(BaseModel):
         return site if prefix == "practice" else None
 
 
+class PageCheck(BaseModel):
+    """What a page has to hold at the end."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = ""
+    """The page's; empty: the one on which the episode ended."""
+    locator: str = ""
+    """A JavaScript expression for the text looked at; empty: the whole page's HTML."""
+    exact: str | None = None
+    """What the text has to be."""
+    must_include: tuple[tuple[str, ...], ...] = ()
+    """What the text has to hold: of each entry one of the alternatives."""
+
+
+class Checks(BaseModel):
+    """When a task of a suite counts as done, as WebArena words it (arXiv 2307.13854, section 3.2): all of these."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    exact: str | None = None
+    """What the answer has to be (``string_match``, exact_match)."""
+    must_include: tuple[str, ...] = ()
+    """What the answer has to hold (must_include)."""
+    fuzzy: tuple[str, ...] = ()
+    """What the answer has to mean (fuzzy_match), which takes a judge."""
+    urls: tuple[str, ...] = ()
+    """The address at the end has to fit one of these (``url_match``)."""
+    pages: tuple[PageCheck, ...] = ()
+    """What pages have to hold (``program_html``)."""
+
+
 class Task(BaseModel):
     """One instruction on one website (the paper's c, drawn from the proposer's C(. | z))."""
 
@@ -35,14 +67,21 @@ class Task(BaseModel):
     instruction: str = Field(min_length=1)
     world: str | None = None
     """Practice sites: the generated world (``train-17``); None on other websites."""
-    source: Literal["proposer", "gold"] = "proposer"
+    source: Literal["proposer", "gold", "suite"] = "proposer"
     gold_id: str | None = None
-    """Gold tasks of practice sites: their id, from which the checker is found; None for proposed tasks."""
+    """Gold tasks of practice sites: their id, from which the checker is found; None for other tasks."""
+    suite_id: str | None = None
+    """Tasks of a benchmark suite: ``<suite>/<id>``; None for other tasks."""
+    seed: int | None = None
+    """Tasks that a suite makes from a seed: which; None for other tasks."""
+    checks: Checks | None = None
+    """Tasks of a suite: how it says whether they are done; None: a judge does, or the suite's own program."""
 
     @property
     def id(self) -> str:
         """Content hash: the same task on the same world has the same id in every run."""
-        text = "\x1f".join(
-            (self.website.name, self.website.url, self.world or "", self.gold_id or "", self.instruction)
-        )
+        parts = [self.website.name, self.website.url, self.world or "", self.gold_id or "", self.instruction]
+        if self.suite_id is not None:
+            parts += [self.suite_id, str(self.seed)]
+        text = "\x1f".join(parts)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

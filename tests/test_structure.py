@@ -20,6 +20,8 @@ OWNERS = {
     "ray": ("launch/workers.py", "launch/cluster.py"),
     "wandb": ("launch/tracking.py",),
     "fsspec": ("launch/storage.py",),
+    "gymnasium": ("launch/environment.py",),
+    "browsergym": (),
     "torch": ("rl/*.py",),
     "transformers": ("rl/*.py",),
     "peft": ("rl/*.py",),

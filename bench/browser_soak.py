@@ -5,7 +5,7 @@ process tree, without the model, is measured every two seconds. Start: the media
 when all is warm; end: over the last tenth. Memory is the proportional set size, or resident minus shared pages where
 the system hides that. The lines before the last say which program grew by how much.
 
-    python -m bench.soak --episodes 500 --seed 0
+    python -m bench.browser_soak --episodes 500 --seed 0
 """
 
 import json

@@ -1,0 +1,269 @@
+"""Recording: what a person does by mouse and keyboard becomes the agent's actions, done by the agent's own hands."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Page
+from typer.testing import CliRunner
+
+from bench.small_site import Reply, SmallSite
+from evaluator.labels import LabelError, read_labels, read_trajectory
+from launch import config as configs
+from launch import record as recording
+from launch.cli import app
+from launch.errors import RunFailed
+from policy.agent import AgentSettings, roll_out
+from policy.blobs import BlobStore
+from policy.browser import Browser, BrowserSettings
+from policy.demonstrator import Demonstrator, HandledBrowser
+from policy.prompt import action_text
+from policy.replay import replay
+from policy.trajectory import Action, ActionKind, ActionSpace, Outcome, Trajectory
+from proposer.generate import Prompt, Response, Sampling
+from proposer.task import Task, Website
+from sites.catalogue import SITES
+from sites.contract import Move, gold_tasks
+from sites.server import PracticeServer
+
+Hands = Callable[[Page], Awaitable[object]]
+DEADLINE_S = 20.0
+
+loop = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def handled(blobs: BlobStore) -> AsyncIterator[HandledBrowser]:
+    settings = BrowserSettings(
+        settle_deadline_s=1.5, action_deadline_s=5.0, recycle_after=1000, actions=ActionSpace.FULL
+    )
+    async with HandledBrowser(settings, blobs, headed=False) as browser:
+        yield browser
+
+
+class Person:
+    """Acts on the page as a person would: each time after the browser has shown what came of it."""
+
+    def __init__(self, browser: HandledBrowser) -> None:
+        self.lines = deque[str]()
+        self.told: list[str] = []
+        self._browser = browser
+        self._demonstrator = Demonstrator(browser, self.lines, self._tell)
+        self._asked = asyncio.Event()
+
+    async def generate(self, prompt: Prompt, sampling: Sampling) -> Response:
+        self._asked.set()
+        return await self._demonstrator(prompt, sampling)
+
+    def _tell(self, line: str) -> None:
+        self.told.append(line)
+        if line.startswith("  "):  # nothing was done
+            self._asked.set()
+
+    async def act(self, *doings: Hands | str) -> None:
+        """Do one thing after the other; a text is written on the terminal."""
+        for doing in doings:
+            await asyncio.wait_for(self._asked.wait(), DEADLINE_S)
+            self._asked.clear()
+            tab = self._browser.tab
+            assert tab is not None
+            if isinstance(doing, str):
+                self.lines.append(doing)
+                continue
+            await tab._page.page.evaluate("0")  # the page has been told to listen
+            await doing(tab._page.page)
+
+
+async def demonstrated(browser: HandledBrowser, url: str, *doings: Hands | str) -> tuple[Trajectory, list[str]]:
+    """The record of what a person did on a page, and what the person was told."""
+    person = Person(browser)
+    episode = roll_out(
+        Task(website=Website(name="test", url=url), instruction="Do it."),
+        "t",
+        browser=browser,
+        practice=None,
+        generate=person.generate,
+        settings=AgentSettings(max_steps=20, time_limit_s=60),
+        sampling=Sampling(),
+    )
+    async with asyncio.TaskGroup() as group:
+        rolling = group.create_task(episode)
+        group.create_task(person.act(*doings, "Answer; done"))
+    return rolling.result(), person.told
+
+
+def actions(record: Trajectory) -> list[str]:
+    """What was done, as the policy writes it."""
+    return [action_text(step.action) for step in record.steps if step.action]
+
+
+def click(selector: str) -> Hands:
+    """A click of the mouse, held down as long as people do."""
+    return lambda page: page.locator(selector).click(delay=80, force=True, no_wait_after=True)
+
+
+def write(selector: str, text: str, then: str = "Enter") -> Hands:
+    """Click into a field, type over what it holds, and press a key."""
+
+    async def do(page: Page) -> None:
+        await click(selector)(page)
+        await page.keyboard.press("Control+A")
+        await page.keyboard.type(text)
+        await page.keyboard.press(then)
+
+    return do
+
+
+@loop
+async def test_a_click_is_done_once_and_by_our_hands(handled: HandledBrowser, site: SmallSite) -> None:
+    html = "<button onclick='document.title = `${+document.title + 1}`'>More</button><title>0</title>"
+    record, _ = await demonstrated(handled, site.serve(html), click("button"), click("button"))
+    assert actions(record) == ["Click [1]", "Click [1]", "Answer; done"]
+    assert [step.observation.title for step in record.steps] == ["0", "1", "2"]
+    assert record.outcome is Outcome.FINISHED and record.answer == "done"
+
+
+@loop
+async def test_typing_is_one_action_that_the_page_hears_only_from_our_hands(
+    handled: HandledBrowser, site: SmallSite
+) -> None:
+    html = """<form onsubmit="event.preventDefault(); document.title = `sent ${q.value} ${heard}`">
+      <input id=q aria-label=Search value=old></form>
+      <script>let heard = 0; q.addEventListener("input", () => heard += 1)</script>"""
+    record, _ = await demonstrated(handled, site.serve(html), write("#q", "blue mug"))
+    assert actions(record) == ["Type [1]; blue mug", "Answer; done"]
+    assert record.steps[0].observation.elements[0].value == "old"
+    assert record.steps[1].observation.title == "sent blue mug 2"  # once pasted, once the last key
+
+
+@loop
+async def test_a_field_that_is_left_by_a_click_elsewhere_is_typed_and_then_clicked(
+    handled: HandledBrowser, site: SmallSite
+) -> None:
+    html = """<input id=a aria-label=A><input id=b aria-label=B>
+      <select id=s aria-label=S><option>one<option>two</select>
+      <input type=checkbox id=c aria-label=C><button onclick="document.title =
+      [a.value, b.value, s.value, c.checked].join()">Go</button>"""
+
+    async def fill(page: Page) -> None:
+        await click("#a")(page)
+        await page.keyboard.type("x")
+        await click("#b")(page)
+
+    async def fill_rest(page: Page) -> None:
+        await page.keyboard.type("y")  # the caret has stayed in B
+        await click("#c")(page)
+
+    async def choose(page: Page) -> None:
+        await page.locator("#s").focus()
+        await page.keyboard.press("ArrowDown")
+
+    record, _ = await demonstrated(
+        handled, site.serve(html), fill, fill_rest, lambda page: asyncio.sleep(0), choose, click("button")
+    )
+    wanted = ["Type [1]; x", "Type [2]; y", "Click [4]", "Select [3]; two", "Click [5]", "Answer; done"]
+    assert actions(record) == wanted
+    assert record.final is not None and record.final.title == "x,y,two,true"
+
+
+@loop
+async def test_keys_and_the_wheel_are_actions_where_the_agent_has_them(
+    handled: HandledBrowser, site: SmallSite
+) -> None:
+    html = "<body style='height:4000px' onkeydown='document.title += event.key'><title>.</title><a href=#>Link</a>"
+
+    async def turn(page: Page) -> None:
+        await page.mouse.move(300, 300)
+        for _ in range(3):
+            await page.mouse.wheel(0, 100)
+
+    record, _ = await demonstrated(handled, site.serve(html), lambda page: page.keyboard.press("k"), turn)
+    assert actions(record) == ["Press k", "Scroll [WINDOW]; down", "Answer; done"]
+    assert record.final is not None and record.final.title == ".k"
+
+
+@loop
+async def test_a_new_page_and_a_new_tab_are_acted_on_too_and_the_terminal_goes_back(
+    handled: HandledBrowser, site: SmallSite
+) -> None:
+    site.replies["/next"] = Reply("<title>next</title><a href=/tab target=_blank>Tab</a>")
+    site.replies["/tab"] = Reply("<title>tab</title><button onclick='document.title = `hit`'>B</button>")
+    url = site.serve("<title>first</title><a href=/next>Next</a>")
+    record, told = await demonstrated(handled, url, click("a"), click("a"), click("button"), "GoBack", "Dance", "Home")
+    wanted = ["Click [1]", "Click [1]", "Click [1]", "GoBack", "Home", "Answer; done"]
+    assert actions(record) == wanted
+    assert [step.observation.title for step in record.steps] == ["first", "next", "tab", "hit", "next", "first"]
+    assert any("there is no action 'Dance'" in line for line in told)
+    assert any("A new tab was opened" in line for line in told)
+
+
+@loop
+async def test_what_the_agent_could_not_do_is_told_and_not_done(handled: HandledBrowser, site: SmallSite) -> None:
+    html = "<p id=p>Words</p><script>document.onclick = () => document.title = 'heard'</script><title>-</title>"
+    record, told = await demonstrated(handled, site.serve(html), click("#p"))
+    assert actions(record) == ["Answer; done"]
+    assert record.final is not None and record.final.title == "-"
+    assert any("bears no mark" in line for line in told)
+
+
+GOLD = next(task for task in gold_tasks(SITES["shop"], "train-1") if task.kind == "set_quantity")
+
+
+def as_written(move: Move) -> str:
+    """A scripted move as somebody writes it on the terminal, by name."""
+    action = Action(kind=ActionKind(move.action), text=move.text)
+    return action_text(action, move.target).replace(" [None]", "")
+
+
+@loop
+async def test_a_demonstration_is_a_labelled_trajectory_that_can_be_replayed(tmp_path: Path, browser: Browser) -> None:
+    lines = deque(as_written(move) for move in GOLD.solution)
+    rollout = configs.load("quickstart").rollout
+    told: list[str] = []
+    record = await recording.record(
+        recording.gold(GOLD.id), tmp_path / "out", rollout, lines, told.append, headed=False
+    )
+    (label,) = read_labels(tmp_path / "out")
+    assert (label.success, label.source, label.kind) == (True, "truth", "set_quantity")
+    kept = read_trajectory(tmp_path / "out", label)
+    assert kept.steps == record.steps and len(told) == len(GOLD.solution)
+    assert all(BlobStore(tmp_path / "out" / "blobs").get(name) for name in kept.screenshots)
+    with PracticeServer() as practice:
+        assert await replay(kept, browser, practice) is None
+
+
+@loop
+async def test_a_demonstration_that_comes_to_nothing_leaves_nothing(tmp_path: Path) -> None:
+    task = Task(website=Website(name="gone", url="http://127.0.0.1:9/"), instruction="Do it.")
+    rollout, lines = configs.load("quickstart").rollout, deque[str]()
+    with pytest.raises(RunFailed, match="it ended as site_error"):
+        await recording.record(task, tmp_path / "out", rollout, lines, print, headed=False)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(LabelError, match="expected a new or empty folder"):
+        await recording.record(task, tmp_path, rollout, lines, print, headed=False)
+    assert (tmp_path / "mine.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--gold", "shop/train-1/nonsense-0"], "shop/train-1/nonsense-0: no such gold task"),
+        (["--gold", "shoop"], "shoop: no such gold task"),
+        (["--gold", GOLD.id], "neither DISPLAY nor WAYLAND_DISPLAY is set"),
+        (["--url", "http://a.test/"], "expected either --gold, or --url and --task"),
+        ([], "expected either --gold, or --url and --task"),
+    ],
+)
+def test_what_can_not_be_recorded_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.setenv(name, ":0") if "no such" in said else monkeypatch.delenv(name, raising=False)
+    result = CliRunner().invoke(app, ["record", str(tmp_path / "out"), *words])
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.replace("│", "").split())
+    assert not (tmp_path / "out").exists()
