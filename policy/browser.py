@@ -21,9 +21,11 @@ from playwright.async_api import BrowserContext, Error, Playwright, async_playwr
 
 from policy.blobs import Blobs
 from policy.browser_files import Folder
+from policy.browser_net import Net
 from policy.browser_proxy import AllowList, Gate
 from policy.browser_settings import BrowserError, BrowserSettings
 from policy.browser_tab import Surroundings, Tab
+from policy.guard import Ask, Guard
 from policy.trajectory import BrowserFacts, Outcome
 
 __all__ = ["Browser", "BrowserError", "BrowserSettings", "Tab", "find_executable"]
@@ -68,6 +70,7 @@ class _Process:
     chromium: Chromium
     root: psutil.Process | None
     """Its first process; None if it couldn't be told."""
+    net: Net
     facts: BrowserFacts
     scratch: tempfile.TemporaryDirectory[str] | None
     """Files of ours that Chromium reads; None: none."""
@@ -88,9 +91,14 @@ class _Process:
 class Browser:
     """Chromium for many concurrent episodes; an async context manager. It restarts Chromium where that is needed."""
 
-    def __init__(self, settings: BrowserSettings, blobs: Blobs) -> None:
-        """Nothing starts before the context manager is entered; `blobs`: where pictures go, unless an episode says."""
+    def __init__(self, settings: BrowserSettings, blobs: Blobs, ask: Ask | None = None) -> None:
+        """Nothing starts before the context manager is entered.
+
+        `blobs`: where pictures go, unless an episode says. `ask`: who is asked about irreversible actions where the
+        settings say so; None: nobody, so that they are refused.
+        """
         self._settings = settings
+        self._ask = ask
         self.blobs = blobs
         self._process: _Process | None = None
         self._launching = asyncio.Lock()
@@ -138,6 +146,7 @@ class Browser:
                 env=_fonts_only(settings.fonts, scratch.name) if settings.fonts and scratch else None,
                 timeout=settings.start_deadline_s * 1000,
             )
+            net = await Net.spread(chromium)
             fonts = await _drawn_fonts(chromium)
         except Error as error:
             raise BrowserError(Outcome.RESET_FAILURE, f"{executable or bundled} does not start: {error}") from error
@@ -149,7 +158,7 @@ class Browser:
         started = sorted(_roots() - before, key=lambda process: (process.create_time(), process.pid))
         root = next(iter(started), None)  # a script may have started it: then that comes first
         facts = _facts(settings, chromium.version, executable or bundled, fonts, sandbox=not as_root)
-        return _Process(playwright, chromium, root, facts, scratch)
+        return _Process(playwright, chromium, root, net, facts, scratch)
 
     @asynccontextmanager
     async def episode(
@@ -166,7 +175,8 @@ class Browser:
         with _folder(settings) as folder:
             async with _gate(allowed, settings.max_traffic_mb) as gate, self._use_process() as process:
                 context = await self._open_context(process, gate)
-                given = Surroundings(gate, folder, blobs or self.blobs, settings, process.facts)
+                guard = Guard(settings.guard.conduct(is_practice=allowed.is_practice), settings.guard, self._ask)
+                given = Surroundings(gate, process.net, guard, folder, blobs or self.blobs, settings, process.facts)
                 try:
                     async with Tab.open(context, given, start_url) as tab:
                         yield tab

@@ -12,14 +12,27 @@ from playwright.async_api import BrowserContext, Dialog, Download, Error, FileCh
 from playwright.async_api import TimeoutError as PlaywrightTimeout
 
 from policy.blobs import Blobs
-from policy.browser_actions import DONE, Done, act_on_page
+from policy.browser_actions import DONE, Done, act_on_page, target_of
 from policy.browser_files import Folder
+from policy.browser_net import Net
 from policy.browser_page import LivePage, PageMoved
 from policy.browser_proxy import Gate
 from policy.browser_settings import BrowserError, BrowserSettings
+from policy.guard import Guard
 from policy.listing import RawPage
 from policy.marks import draw_marks
-from policy.trajectory import Action, ActionKind, ActionSpace, BrowserFacts, Effect, Element, Observation, Outcome
+from policy.trajectory import (
+    Action,
+    ActionClass,
+    ActionKind,
+    ActionSpace,
+    BrowserFacts,
+    Effect,
+    Element,
+    Observation,
+    Outcome,
+    SideEffect,
+)
 from proposer.look import Look
 
 logger = logging.getLogger(__name__)
@@ -46,6 +59,8 @@ class Surroundings:
     """What an episode has besides its pages."""
 
     gate: Gate
+    net: Net
+    guard: Guard
     folder: Folder
     blobs: Blobs
     settings: BrowserSettings
@@ -60,7 +75,10 @@ class Tab:
         self.facts = given.facts
         self.effect = Effect.DONE
         """How the last action went."""
+        self.action_class: ActionClass | None = None
+        """What could come of the last action."""
         self._gate = given.gate
+        self._guard = given.guard
         self._folder = given.folder
         self._settings = given.settings
         self._blobs = given.blobs
@@ -83,22 +101,33 @@ class Tab:
         """A tab at its start page. Raises BrowserError if that can't be had."""
         tab = cls(given, start_url)
         await tab._adopt(await context.new_page())
-        context.on("page", tab._note_new_tab)
-        context.on("request", tab._note_request)
-        context.on("requestfinished", tab._note_request_over)
-        context.on("requestfailed", tab._note_request_failed)
-        context.on("dialog", tab._answer_dialog)
+        with given.net.episode(await tab._page.context_id(), given.guard, tab._has_frame):
+            async with tab._at_start(context):
+                yield tab
+
+    @asynccontextmanager
+    async def _at_start(self, context: BrowserContext) -> AsyncIterator[None]:
+        context.on("page", self._note_new_tab)
+        context.on("request", self._note_request)
+        context.on("requestfinished", self._note_request_over)
+        context.on("requestfailed", self._note_request_failed)
+        context.on("dialog", self._answer_dialog)
         try:
-            await tab._go_home()
-            await tab._settle()
-            yield tab
+            await self._go_home()
+            await self._settle()
+            yield
         finally:
-            await tab._give_up_downloads()
+            await self._give_up_downloads()
 
     @property
     def refused(self) -> list[str]:
         """What the episode's pages have tried to reach in vain so far (`Gate.refused`)."""
         return self._gate.refused
+
+    @property
+    def side_effects(self) -> list[SideEffect]:
+        """The ledger of what the episode has done to the website so far (`Guard.side_effects`)."""
+        return self._guard.side_effects
 
     @property
     def actions(self) -> ActionSpace:
@@ -114,6 +143,9 @@ class Tab:
         if page.viewport_size != viewport:  # a pop-up's own: pictures are to be of one size
             await page.set_viewport_size(viewport)
         self._pages.append(await LivePage.attach(page, self._settings, self._gate.note_refused))
+
+    def _has_frame(self, frame: str) -> bool:
+        return any(frame in page.frames for page in self._pages)
 
     def _note_new_tab(self, page: Page) -> None:
         self._opened.append(page)
@@ -176,9 +208,9 @@ class Tab:
             await chooser.set_files(file)
 
     async def _answer_dialog(self, dialog: Dialog) -> None:
-        accept = dialog.type != "prompt"
-        answer = "accepted" if accept else "dismissed"
         said = dialog.message or "Leave this page?"
+        accept = dialog.type != "prompt" and (dialog.type != "confirm" or self._guard.may_accept(said))
+        answer = "accepted" if accept else "dismissed"
         self._tell(f'The page said: "{said}" ({dialog.type}, {answer}).')
         with suppress(Error):  # the page may have gone with its dialog
             await (dialog.accept() if accept else dialog.dismiss())
@@ -260,12 +292,27 @@ class Tab:
         `effect` then says how it went. Raises BrowserError if the episode can't go on: crash, site error, a page that
         doesn't answer.
         """
+        self.action_class = None
         if action.kind is ActionKind.ANSWER:
             self.effect = Effect.DONE
             return ""
-        self.effect, problem = self._unknown_mark(action, observation) or await self._perform(action)
+        self.effect, problem = self._unknown_mark(action, observation) or await self._rule(action)
+        if not problem:
+            self.effect, problem = await self._perform(action)
         settled = problem != "" or await self._settle()
+        for held_back in self._guard.held_back:
+            self.effect = Effect.REFUSED
+            self._tell(held_back)
         return " ".join(filter(None, [problem, *self._take_notices(), "" if settled else _NOT_SETTLED]))
+
+    async def _rule(self, action: Action) -> Done:
+        """What the guard says of an action before it is done."""
+        target = None
+        with suppress(PageMoved):  # then what comes of it is for the net below to hold
+            target = await target_of(self._page, action)
+        ruling = await self._guard.rule(action, target)
+        self.action_class = ruling.of
+        return Done(Effect.REFUSED, ruling.why_not) if ruling.why_not else DONE
 
     async def _perform(self, action: Action) -> Done:
         try:

@@ -441,5 +441,5 @@
     return { moved: Math.abs((across ? pane.scrollLeft : pane.scrollTop) - before) >= 1 };
   };
 
-  Object.assign(pae, { collect, locate, landed, prepare, choose, scroll });
+  Object.assign(pae, { collect, locate, landed, prepare, choose, scroll, find, nameOf, textOf, submits });
 })();
