@@ -21,11 +21,14 @@ from playwright.async_api import BrowserContext, Error, Playwright, async_playwr
 
 from policy.blobs import Blobs
 from policy.browser_files import Folder
+from policy.browser_manners import Manners
 from policy.browser_net import Net
 from policy.browser_proxy import AllowList, Gate
 from policy.browser_settings import BrowserError, BrowserSettings
 from policy.browser_tab import Surroundings, Tab
 from policy.guard import Ask, Guard
+from policy.manners import Pace, Pacer
+from policy.robots import Robots
 from policy.trajectory import BrowserFacts, Outcome
 
 __all__ = ["Browser", "BrowserError", "BrowserSettings", "Tab", "find_executable"]
@@ -91,14 +94,19 @@ class _Process:
 class Browser:
     """Chromium for many concurrent episodes; an async context manager. It restarts Chromium where that is needed."""
 
-    def __init__(self, settings: BrowserSettings, blobs: Blobs, ask: Ask | None = None) -> None:
+    def __init__(
+        self, settings: BrowserSettings, blobs: Blobs, *, ask: Ask | None = None, pacer: Pacer | None = None
+    ) -> None:
         """Nothing starts before the context manager is entered.
 
         `blobs`: where pictures go, unless an episode says. `ask`: who is asked about irreversible actions where the
-        settings say so; None: nobody, so that they are refused.
+        settings say so; None: nobody, so that they are refused. `pacer`: who says when a page of a live website may be
+        loaded; None: this browser has nobody beside it.
         """
         self._settings = settings
         self._ask = ask
+        self._pacer = pacer or Pace(settings.politeness)
+        self._robots = Robots(settings.politeness.robots_name)
         self.blobs = blobs
         self._process: _Process | None = None
         self._launching = asyncio.Lock()
@@ -175,13 +183,27 @@ class Browser:
         with _folder(settings) as folder:
             async with _gate(allowed, settings.max_traffic_mb) as gate, self._use_process() as process:
                 context = await self._open_context(process, gate)
-                guard = Guard(settings.guard.conduct(is_practice=allowed.is_practice), settings.guard, self._ask)
-                given = Surroundings(gate, process.net, guard, folder, blobs or self.blobs, settings, process.facts)
+                given = self._surround(process, context, gate, folder, blobs or self.blobs)
                 try:
                     async with Tab.open(context, given, start_url) as tab:
                         yield tab
                 finally:
                     await _close_context(context)
+
+    def _surround(
+        self, process: _Process, context: BrowserContext, gate: Gate, folder: Folder, blobs: Blobs
+    ) -> Surroundings:
+        settings, is_practice = self._settings, gate.allowed.is_practice
+        return Surroundings(
+            gate=gate,
+            net=process.net,
+            guard=Guard(settings.guard.conduct(is_practice=is_practice), settings.guard, self._ask),
+            manners=Manners(settings, self._pacer, self._robots, context.request, is_practice=is_practice),
+            folder=folder,
+            blobs=blobs,
+            settings=settings,
+            facts=process.facts,
+        )
 
     @asynccontextmanager
     async def _use_process(self) -> AsyncIterator[_Process]:

@@ -7,7 +7,7 @@ always fetched by GET, don't, and WebSockets can't be told apart.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,7 @@ _MAX_BODY = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Watched:
+class Watched:
     """An episode whose requests come by."""
 
     guard: Guard
@@ -33,6 +33,8 @@ class _Watched:
     """Chromium's id of its browser context."""
     has_frame: Callable[[str], bool]
     """Whether a frame, by Chromium's id, is in one of its pages."""
+    may_open: Callable[[str], Awaitable[bool]]
+    """Whether a page may be asked for at an address."""
 
 
 class Net:
@@ -41,7 +43,7 @@ class Net:
     def __init__(self, session: CDPSession) -> None:
         """Use `spread`."""
         self._session = session
-        self._watched: list[_Watched] = []
+        self._watched: list[Watched] = []
         self._rulings: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -57,9 +59,8 @@ class Net:
         return net
 
     @contextmanager
-    def episode(self, context: str, guard: Guard, has_frame: Callable[[str], bool]) -> Iterator[None]:
-        """While inside, requests of that browser context are for `guard` to rule on."""
-        watched = _Watched(guard, context, has_frame)
+    def episode(self, watched: Watched) -> Iterator[None]:
+        """While inside, requests of that episode's pages are for its guard to rule on."""
         self._watched.append(watched)
         try:
             yield
@@ -76,28 +77,31 @@ class Net:
         sent = Sent(request["method"], request["url"], request.get("postData", "")[:_MAX_BODY])
         is_page = event["resourceType"] == "Document"
         with suppress(Error):  # the page has gone meanwhile, and its request with it
-            if sent.method in SAFE_METHODS or await self._lets_pass(sent, event["frameId"], is_page=is_page):
+            if await self._lets_pass(sent, event["frameId"], is_page=is_page):
                 await self._session.send("Fetch.continueRequest", {"requestId": event["requestId"]})
             else:
                 refusal = {"requestId": event["requestId"], "errorReason": "Aborted"}  # the page before stays
                 await self._session.send("Fetch.failRequest", refusal)
 
     async def _lets_pass(self, sent: Sent, frame: str, *, is_page: bool) -> bool:
-        guards = [watched.guard for watched in self._watched]
-        guard = await self._guard_of(frame)
-        if guard is None:  # a page's last words, or a frame's inside a frame of another website
-            guard = guards[0] if len(guards) == 1 else None
-        if guard is None:
-            allowed = all(guard.conduct == "allow" for guard in guards)
+        is_safe = sent.method.upper() in SAFE_METHODS
+        if is_safe and not is_page:
+            return True
+        watched = await self._find(frame)
+        if watched is None and len(self._watched) == 1:  # a page's last words, or a frame's in another website's frame
+            watched = self._watched[0]
+        if watched is None:
+            allowed = is_safe or all(each.guard.conduct == "allow" for each in self._watched)
             logger.info("%s %s of no known episode: %s", sent.method, sent.url, "let through" if allowed else "refused")
             return allowed
-        return guard.lets_pass(sent, is_page=is_page)
+        may_open = not is_page or await watched.may_open(sent.url)
+        return may_open and (is_safe or watched.guard.lets_pass(sent, is_page=is_page))
 
-    async def _guard_of(self, frame: str) -> Guard | None:
-        """The guard of the episode that a frame, a new tab or a worker belongs to; None if it can't be told."""
+    async def _find(self, frame: str) -> Watched | None:
+        """The episode that a frame, a new tab or a worker belongs to; None if it can't be told."""
         for watched in self._watched:
             if watched.has_frame(frame):
-                return watched.guard
+                return watched
         targets = (await self._session.send("Target.getTargets"))["targetInfos"]
         context = next((info.get("browserContextId") for info in targets if info["targetId"] == frame), None)
-        return next((watched.guard for watched in self._watched if watched.context == context), None)
+        return next((watched for watched in self._watched if watched.context == context), None)

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from policy.guard import GuardSettings
+from policy.manners import PolitenessSettings
 from policy.trajectory import ActionSpace, Outcome
 
 
@@ -38,6 +39,8 @@ class BrowserSettings(BaseModel):
     """What an episode may receive from the network in all; after that its connections are closed."""
     guard: GuardSettings = GuardSettings()
     """What the agent may do to websites."""
+    politeness: PolitenessSettings = PolitenessSettings()
+    """How live websites are treated."""
     jpeg_quality: int = Field(default=80, ge=1, le=95)
     page_text: bool = True
     """Whether the listing carries the visible text between the marked elements."""

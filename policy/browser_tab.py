@@ -8,18 +8,31 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from playwright.async_api import BrowserContext, Dialog, Download, Error, FileChooser, Page, Request, ViewportSize
+from playwright.async_api import (
+    BrowserContext,
+    Dialog,
+    Download,
+    Error,
+    FileChooser,
+    Page,
+    Request,
+    Response,
+    ViewportSize,
+)
 from playwright.async_api import TimeoutError as PlaywrightTimeout
 
 from policy.blobs import Blobs
+from policy.blocks import find_block
 from policy.browser_actions import DONE, Done, act_on_page, target_of
 from policy.browser_files import Folder
-from policy.browser_net import Net
+from policy.browser_manners import Busy, Manners
+from policy.browser_net import Net, Watched
 from policy.browser_page import LivePage, PageMoved
 from policy.browser_proxy import Gate
 from policy.browser_settings import BrowserError, BrowserSettings
 from policy.guard import Guard
 from policy.listing import RawPage
+from policy.manners import read_retry_after
 from policy.marks import draw_marks
 from policy.trajectory import (
     Action,
@@ -37,13 +50,11 @@ from proposer.look import Look
 
 logger = logging.getLogger(__name__)
 
-_REFUSALS = {403, 429}
+_BUSY = {429, 503}
 _UNAUTHORISED = 401
 _SERVER_ERROR = 500
 _GIVEN_UP = {"net::ERR_ABORTED"}  # by the browser: another page was asked for, or it was a download or had no content
 _UNSAFE_REDIRECT = "net::ERR_UNSAFE_REDIRECT"
-_CAPTCHAS = ("captcha", "are you a robot", "not a robot", "verify you are human", "unusual traffic")
-_CAPTCHA_MAX_CHARS = 1500  # longer pages are about something, even if they name a CAPTCHA
 _AWAITED = {"document", "xhr", "fetch", "script", "stylesheet"}  # what a page may still change by
 _LONG_POLL_S = 1.0  # a request that is open for longer is a long poll or a stream, not something to wait for
 _WAIT_S = 2.0  # what the agent's Wait waits for a change
@@ -51,6 +62,7 @@ _POLL_S = 0.01
 _WEB = ("http:", "https:", "about:")  # all else is the browser's own: its error page, file:, chrome:
 _MAX_NOTICES = 5
 _MAX_NOTICE_CHARS = 200
+_MAY_LOAD = {ActionKind.CLICK, ActionKind.TYPE, ActionKind.PRESS}
 _NOT_SETTLED = "The page is still loading."
 
 
@@ -61,6 +73,7 @@ class Surroundings:
     gate: Gate
     net: Net
     guard: Guard
+    manners: Manners
     folder: Folder
     blobs: Blobs
     settings: BrowserSettings
@@ -85,6 +98,8 @@ class Tab:
         self._start_url = start_url
         self._downloads: dict[Download, asyncio.Task[None]] = {}
         self._file_to_give: Path | None = None
+        self._manners = given.manners
+        self._busy: Busy | None = None
         self._pages: list[LivePage] = []
         self._opened: list[Page] = []
         self._requests: dict[Request, float] = {}
@@ -101,7 +116,8 @@ class Tab:
         """A tab at its start page. Raises BrowserError if that can't be had."""
         tab = cls(given, start_url)
         await tab._adopt(await context.new_page())
-        with given.net.episode(await tab._page.context_id(), given.guard, tab._has_frame):
+        watched = Watched(given.guard, await tab._page.context_id(), tab._has_frame, tab._may_open)
+        with given.net.episode(watched):
             async with tab._at_start(context):
                 yield tab
 
@@ -112,6 +128,7 @@ class Tab:
         context.on("requestfinished", self._note_request_over)
         context.on("requestfailed", self._note_request_failed)
         context.on("dialog", self._answer_dialog)
+        context.on("response", self._note_answer)
         try:
             await self._go_home()
             await self._settle()
@@ -161,6 +178,21 @@ class Tab:
             self._answered_at = time.monotonic()
         if self._loading and self._loading[0] == request:
             self._loading, self._load_failure = None, ""
+
+    def _note_answer(self, response: Response) -> None:
+        if _is_page(response.request):
+            is_busy = self._manners.are_due and response.status in _BUSY
+            is_get, retry_after_s = (
+                response.request.method == "GET",
+                read_retry_after(response.headers.get("retry-after")),
+            )
+            self._busy = Busy(response.url, is_get, retry_after_s) if is_busy else None
+
+    async def _may_open(self, url: str) -> bool:
+        if self._gate.refuses(url) or await self._manners.may_open(url):
+            return True
+        self._tell(f"{url} was not opened: the website's robots.txt closes it to robots.")
+        return False
 
     def _note_request_failed(self, request: Request) -> None:
         if request.failure == _UNSAFE_REDIRECT:
@@ -269,7 +301,10 @@ class Tab:
             else:
                 raw = RawPage.model_validate(read)
                 self._marked, self._status = raw.marked(), raw.status
-                _check_not_refused(raw)
+                if await self._came_back():
+                    continue
+                if block := find_block(raw.status, raw.title, raw.text(), [frame.url for frame in page.page.frames]):
+                    raise BrowserError(Outcome.BLOCKED, f"{raw.url}: {block}")
                 if raw.status == _UNAUTHORISED:
                     self._tell("This page asks for a user name and a password; it was given none.")
                 return raw, jpeg
@@ -319,6 +354,7 @@ class Tab:
             match action.kind:
                 case ActionKind.GO_BACK:
                     self._load_failure = ""  # the agent leaves what failed
+                    await self._manners.take_turn(self._page.page.url)
                     return await self._go_back()
                 case ActionKind.WAIT:
                     await self._page.ask("change", round(_WAIT_S * 1000), limit_s=_WAIT_S)
@@ -327,6 +363,8 @@ class Tab:
                 case ActionKind.UPLOAD:
                     return await self._upload(action)
                 case _:
+                    if action.kind in _MAY_LOAD:
+                        await self._manners.take_turn(self._page.page.url)
                     return await act_on_page(self._page, action)
         except PageMoved:
             pass  # the page went elsewhere meanwhile; settling waits for the new one
@@ -364,20 +402,41 @@ class Tab:
 
     async def _go_home(self) -> None:
         """To the start page. Raises BrowserError if the site doesn't show it."""
-        timeout_ms = self._settings.start_deadline_s * 1000
+        await self._manners.take_turn(self._start_url)
+        status = await self._open_start()
+        while self._busy and await self._manners.may_return(self._busy):
+            status = await self._open_start()
+        if block := find_block(status, "", ""):
+            raise BrowserError(Outcome.BLOCKED, f"{self._start_url}: {block}")
+        if status >= 400:
+            raise BrowserError(Outcome.SITE_ERROR, f"{self._start_url}: HTTP {status}")
+
+    async def _open_start(self) -> int:
+        """The start page's HTTP status; 0: it has none."""
+        timeout_ms, self._busy = self._settings.start_deadline_s * 1000, None
         try:
             response = await self._page.page.goto(self._start_url, wait_until="domcontentloaded", timeout=timeout_ms)
         except (Error, PlaywrightTimeout) as error:
+            if self._manners.closed:
+                raise BrowserError(Outcome.BLOCKED, f"robots.txt closes {self._manners.closed[-1]}") from error
             text = str(error).split("\n", 1)[0]
             if "crash" in text or "closed" in text:
                 raise BrowserError(Outcome.BROWSER_CRASH, text) from error
             outside = f" (outside this website: {', '.join(self.refused)})" if self.refused else ""
             raise BrowserError(Outcome.SITE_ERROR, text + outside) from error
-        status = response.status if response else 0
-        if status in _REFUSALS:
-            raise BrowserError(Outcome.BLOCKED, f"{self._start_url}: HTTP {status}")
-        if status >= 400:
-            raise BrowserError(Outcome.SITE_ERROR, f"{self._start_url}: HTTP {status}")
+        return response.status if response else 0
+
+    async def _came_back(self) -> bool:
+        """Whether the website was too busy to answer, and its page has been asked for once more, after a while."""
+        busy, self._busy = self._busy, None
+        if busy is None or not await self._manners.may_return(busy):
+            return False
+        try:
+            await self._page.page.reload(wait_until="domcontentloaded", timeout=self._settings.start_deadline_s * 1000)
+        except (Error, PlaywrightTimeout) as error:
+            raise BrowserError(Outcome.SITE_ERROR, str(error).split("\n", 1)[0]) from error
+        await self._settle()
+        return True
 
     # Settling.
 
@@ -454,12 +513,3 @@ def _is_page(request: Request) -> bool:
 
 def _left_ms(deadline: float) -> float:
     return max(1.0, (deadline - time.monotonic()) * 1000)
-
-
-def _check_not_refused(raw: RawPage) -> None:
-    """Raises BrowserError if the page tells a robot to go away."""
-    if raw.status in _REFUSALS:
-        raise BrowserError(Outcome.BLOCKED, f"{raw.url}: HTTP {raw.status}")
-    said = f"{raw.title}\n{raw.text()}".casefold()
-    if len(said) < _CAPTCHA_MAX_CHARS and any(phrase in said for phrase in _CAPTCHAS):
-        raise BrowserError(Outcome.BLOCKED, f"{raw.url}: asks for a CAPTCHA")

@@ -195,7 +195,7 @@ async def test_who_watches_is_asked(blobs: BlobStore, site: SmallSite) -> None:
     site.serve("<title>Ordered</title>", "/order")
     html = "<form method=post action=/order><button>Order</button></form>"
     settings = SETTINGS.model_copy(update={"guard": GuardSettings(practice="ask")})
-    async with Browser(settings, blobs, ask) as browser, browser.episode(site.serve(html)) as tab:
+    async with Browser(settings, blobs, ask=ask) as browser, browser.episode(site.serve(html)) as tab:
         assert await do(tab, CLICK, "Order") == ""
         assert (await tab.observe()).title == "Ordered"
     assert [(question.action.kind, question.target.url) for question in asked] == [(CLICK, site.url("/order"))]
