@@ -30,14 +30,20 @@ _FINAL = re.compile(
 )
 _REMOVAL = re.compile(r"\b(?:delete|remove|erase|cancel)\b", re.IGNORECASE)
 _MILD = re.compile(
-    r"""\b(?: cart | basket | bag | wish ?list | favou?rites? | bookmark | saved? | add | update | change | set | switch
+    r"""\b(?: cart | basket | bag | wish[ ]?list | favou?rites? | bookmark | saved? | add | update | change | set
+    | switch
     | select | choose | compare | like | unlike | vote | upvote | downvote | follow | unfollow | watch | helpful
-    | search | find | look | filter | sort | go | show | view | see | more | load | next | previous | continue | back
-    | apply | clear | reset | calculate | compute | translate | convert | preview | start | play
-    | accept | agree | reject | decline | allow | deny | consent | cookies? | privacy | close | dismiss | skip | ok
-    | got it | not now | no thanks | log ?in | sign ?in | log ?out | sign ?out | language | country | region )\b""",
+    | search | find | filter | sort | load | apply | clear | reset | calculate | compute | translate | convert
+    | accept | agree | reject | decline | allow | deny | consent | cookies? | privacy
+    | log[ ]?in | sign[ ]?in | log[ ]?out | sign[ ]?out | language | country | region )\b""",
     re.VERBOSE | re.IGNORECASE,
 )
+_HARMLESS = re.compile(
+    r"""\b(?: look | go | show | view | see | more | next | previous | continue | back | preview | start | play
+    | close | dismiss | skip | ok | got[ ]it | not[ ]now | no[ ]thanks )\b""",
+    re.VERBOSE | re.IGNORECASE,
+)
+"""A form sent by POST may be called so; a button so called has nothing to send."""
 _CART = re.compile(r"\b(?:cart|basket|bag|wish ?list|comparison|favou?rites|bookmarks?)\b", re.IGNORECASE)
 _FINAL_STEPS = frozenset(
     """pay payment payments purchase purchases buy order orders checkout book booking bookings reserve reservation
@@ -88,7 +94,8 @@ def classify(target: Target | None) -> ActionClass:
         return ActionClass.IRREVERSIBLE if says_and_does else ActionClass.READ
     if _is_final_address(target.url):
         return ActionClass.IRREVERSIBLE
-    return _by_words(target.words) or ActionClass.IRREVERSIBLE
+    harmless = ActionClass.REVERSIBLE if _HARMLESS.search(target.words) else ActionClass.IRREVERSIBLE
+    return _by_words(target.words) or harmless
 
 
 def is_final_talk(text: str) -> bool:

@@ -110,8 +110,10 @@ class Guard:
 
     def may_accept(self, question: str) -> bool:
         """Whether a page's "are you sure?" may be answered with yes."""
-        in_force = self.conduct == "allow" or self._in_force is ActionClass.IRREVERSIBLE
-        return in_force or not is_final_talk(question)
+        if self.conduct == "allow" or self._in_force is ActionClass.IRREVERSIBLE or not is_final_talk(question):
+            return True
+        self.held_back.append("The page was answered with no: what it asked for can't be undone.")
+        return False
 
     async def _may_be_final(self, question: Question) -> bool:
         if self.conduct == "ask" and self._ask:

@@ -68,7 +68,7 @@ def sent(site: SmallSite) -> list[str]:
         ("<a href='#' onclick='fetch(`/a`)'>Pay now</a>", "Pay now", IRREVERSIBLE),
         ("<button onclick='fetch(`/a`)'>Unsubscribe</button>", "Unsubscribe", IRREVERSIBLE),
         ("<div role=button tabindex=0 onclick='fetch(`/a`)'><b>Buy now</b></div>", "Buy now", IRREVERSIBLE),
-        ("<button onclick='fetch(`/a`)'>More</button>", "More", REVERSIBLE),
+        ("<button onclick='fetch(`/a`)'>More</button>", "More", READ),
         ("<label>Delete <input type=checkbox onclick='fetch(`/a`)'></label>", "Delete", READ),
     ],
 )  # fmt: skip
