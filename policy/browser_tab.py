@@ -181,11 +181,8 @@ class Tab:
 
     def _note_answer(self, response: Response) -> None:
         if _is_page(response.request):
-            is_busy = self._manners.are_due and response.status in _BUSY
-            is_get, retry_after_s = (
-                response.request.method == "GET",
-                read_retry_after(response.headers.get("retry-after")),
-            )
+            is_busy, is_get = response.status in _BUSY, response.request.method == "GET"
+            retry_after_s = read_retry_after(response.headers.get("retry-after"))
             self._busy = Busy(response.url, is_get, retry_after_s) if is_busy else None
 
     async def _may_open(self, url: str) -> bool:
@@ -335,7 +332,7 @@ class Tab:
         if not problem:
             self.effect, problem = await self._perform(action)
         settled = problem != "" or await self._settle()
-        for held_back in self._guard.held_back:
+        for held_back in self._guard.take_held_back():
             self.effect = Effect.REFUSED
             self._tell(held_back)
         return " ".join(filter(None, [problem, *self._take_notices(), "" if settled else _NOT_SETTLED]))
@@ -414,10 +411,11 @@ class Tab:
     async def _open_start(self) -> int:
         """The start page's HTTP status; 0: it has none."""
         timeout_ms, self._busy = self._settings.start_deadline_s * 1000, None
+        num_closed = len(self._manners.closed)
         try:
             response = await self._page.page.goto(self._start_url, wait_until="domcontentloaded", timeout=timeout_ms)
         except (Error, PlaywrightTimeout) as error:
-            if self._manners.closed:
+            if len(self._manners.closed) > num_closed:
                 raise BrowserError(Outcome.BLOCKED, f"robots.txt closes {self._manners.closed[-1]}") from error
             text = str(error).split("\n", 1)[0]
             if "crash" in text or "closed" in text:

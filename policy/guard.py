@@ -75,14 +75,12 @@ class Guard:
         self._ask = ask
         self._in_force = ActionClass.READ
         self.side_effects: list[SideEffect] = []
-        self.held_back: list[str] = []
-        """What the page was kept from since the last action that the agent ought to know, in words."""
+        self._held_back: list[str] = []
         self._num_actions = 0
 
     async def rule(self, action: Action, target: Target | None) -> Ruling:
         """What becomes of an action; its class is then in force, reading only where it is refused."""
         self._num_actions += 1
-        self.held_back.clear()
         if action.kind is ActionKind.WAIT:
             return Ruling(ActionClass.READ)  # for what the action before it has begun
         self._in_force = ActionClass.READ
@@ -104,16 +102,25 @@ class Guard:
         allowed = self.conduct == "allow" or of.severity <= self._in_force.severity
         self._enter("request", of, sent, (), allowed=allowed)
         is_telling = is_page or of is ActionClass.IRREVERSIBLE  # all else is mostly statistics
-        if not allowed and is_telling and len(self.held_back) < _MAX_HELD_BACK:
-            self.held_back.append(f"The page tried to send something to {_bare(sent.url)}; that is not allowed here.")
+        if not allowed and is_telling:
+            self._hold_back(f"The page tried to send something to {_bare(sent.url)}; that is not allowed here.")
         return allowed
 
     def may_accept(self, question: str) -> bool:
         """Whether a page's "are you sure?" may be answered with yes."""
         if self.conduct == "allow" or self._in_force is ActionClass.IRREVERSIBLE or not is_final_talk(question):
             return True
-        self.held_back.append("The page was answered with no: what it asked for can't be undone.")
+        self._hold_back("The page was answered with no: what it asked for can't be undone.")
         return False
+
+    def _hold_back(self, what: str) -> None:
+        if len(self._held_back) < _MAX_HELD_BACK:
+            self._held_back.append(what)
+
+    def take_held_back(self) -> list[str]:
+        """What the page was kept from, in words, as far as the agent ought to know it; each is given once."""
+        held_back, self._held_back = self._held_back, []
+        return held_back
 
     async def _may_be_final(self, question: Question) -> bool:
         if self.conduct == "ask" and self._ask:

@@ -210,6 +210,10 @@ async def test_a_form_is_not_sent_again_to_a_busy_website(polite: Browser, site:
     assert site.paths.count("/next") == 1
 
 
+def hang_up(_: str) -> Reply:
+    raise ConnectionResetError
+
+
 async def test_pages_closed_to_robots_are_not_opened_and_the_agent_is_told(polite: Browser, site: SmallSite) -> None:
     site.replies["/robots.txt"] = Reply("User-agent: *\nDisallow: /closed", headers={"Content-Type": "text/plain"})
     site.serve("<title>Closed</title>", "/closed")
@@ -221,6 +225,12 @@ async def test_pages_closed_to_robots_are_not_opened_and_the_agent_is_told(polit
             assert (await tab.observe()).title == "Home"
             assert tab.failure == ""
     assert "/closed" not in site.paths
+    async with polite.episode(site.serve("<a href=/closed>Go</a>")) as tab:
+        await tab.act(CLICK, await tab.observe())
+        site.replies["/"] = hang_up
+        with pytest.raises(BrowserError) as caught:  # a failure that comes after it is one all the same
+            await tab.act(Action(kind=ActionKind.HOME), await tab.observe())
+    assert caught.value.outcome is Outcome.SITE_ERROR
     with pytest.raises(BrowserError) as caught:
         async with polite.episode(site.url("/closed")):
             pass

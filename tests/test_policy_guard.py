@@ -186,4 +186,4 @@ async def test_a_script_that_sends_without_end_fills_no_memory() -> None:
     for number in range(1000):
         guard.lets_pass(Sent("POST", f"https://a.example/pay/{number}"), is_page=False)
     assert len(guard.side_effects) == 200
-    assert len(guard.held_back) == 3
+    assert len(guard.take_held_back()) == 3
