@@ -36,7 +36,7 @@ class SmallSite:
                 reply = site.replies.get(self.path.partition("?")[0], Reply("no such page", 404))
                 self._send(reply(self.path) if callable(reply) else reply)
 
-            do_POST = do_PUT = do_OPTIONS = do_GET
+            do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET
 
             def _send(self, reply: Reply) -> None:
                 body = reply.body.encode() if isinstance(reply.body, str) else reply.body

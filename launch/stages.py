@@ -16,6 +16,7 @@ from launch import gauge, inbox, retention, summary
 from launch.books import Episode, LedgerReader, Phase, ProposalRow, Purpose, TrajectoryRow, WeightsRow
 from launch.errors import RunFailed, WorkerLost
 from launch.team import Team
+from launch.turns import Turns, live_host
 from launch.workers import Order, failed_trajectory
 from policy.crash import crash_point
 from policy.endpoint import EndpointSettings
@@ -188,9 +189,16 @@ async def _collect(team: Team, k: int, purposes: Sequence[Purpose], phase: Phase
 
     team.watch(k, phase, num_done, num_wanted)
 
-    async def attempt(episode: Episode) -> None:
+    turns = Turns(missing, team.config.rollout.browser.politeness)
+
+    async def attempt(_: int) -> None:
         nonlocal num_done
-        trajectory = await _attempt(team, episode, weights)
+        async with turns.next() as episode:
+            if team.stop.is_set():
+                return
+            why_left = turns.why_left(episode)
+            trajectory = _leave(team, episode, why_left) if why_left else await _attempt(team, episode, weights)
+        turns.note(episode, trajectory.outcome)
         inbox.take(team.run_dir, team.ledger, trajectory)
         num_done += 1
         team.watch(k, phase, num_done, num_wanted)
@@ -198,8 +206,21 @@ async def _collect(team: Team, k: int, purposes: Sequence[Purpose], phase: Phase
         if trajectory.outcome.is_agents and streaming:
             team.judging.append(asyncio.create_task(_judge(team, trajectory, streaming)))
 
-    await team.each(missing, attempt, team.workers.num_slots)
+    await team.each(range(len(missing)), attempt, team.workers.num_slots)
     _check_books(team, k, purposes)
+
+
+def _leave(team: Team, episode: Episode, why: str) -> Trajectory:
+    """The record of an episode that isn't begun, since its website turns us away; it lies in the inbox."""
+    left = {
+        event.text.split()[0] for event in team.ledger.events() if (event.kind, event.round) == ("left", episode.round)
+    }
+    if live_host(episode) not in left:
+        team.ledger.add_event("left", f"{why}: not visited any more in this round", episode.round)
+    error = f"not visited: {why}"
+    trajectory = Trajectory(id=episode.id, task=episode.task, steps=(), outcome=Outcome.BLOCKED, error=error)
+    inbox.deliver(team.run_dir, trajectory)
+    return trajectory
 
 
 def _order(team: Team, episode: Episode, policy: EndpointSettings, weights: WeightsRow) -> Order:

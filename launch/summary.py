@@ -164,11 +164,23 @@ def round_metrics(ledger: LedgerReader, k: int) -> dict[str, float]:
     }
     for outcome in Outcome:
         metrics[f"rollout/outcome/{outcome}"] = sum(row.outcome is outcome for row in train_rows)
+    metrics |= _block_rates(ledger, k, train_rows)
     for row in ledger.proposals(k):
         for reason, number in row.rejections.items():
             key = f"propose/rejected/{reason.replace(' ', '_')}"
             metrics[key] = (metrics.get(key) or 0) + number
     return {key: value for key, value in metrics.items() if value is not None}
+
+
+def _block_rates(ledger: LedgerReader, k: int, rows: Iterable[TrajectoryRow]) -> dict[str, float]:
+    """Of the episodes on each live website the share that was blocked (keys ``rollout/block_rate/<website>``)."""
+    websites = {task.id: task.website for task in ledger.tasks(k, Purpose.TRAIN)}
+    ended: dict[str, list[bool]] = {}
+    for row in rows:
+        website = websites[row.task_id]
+        if website.practice_site is None:
+            ended.setdefault(website.name, []).append(row.outcome is Outcome.BLOCKED)
+    return {f"rollout/block_rate/{name}": sum(blocked) / len(blocked) for name, blocked in ended.items()}
 
 
 def _known_sum(numbers: Iterable[int | None]) -> int | None:

@@ -26,6 +26,7 @@ from policy.browser_suite import PREFIX, SuiteReferee, open_referee
 from policy.crash import crash_point
 from policy.endpoint import EndpointSettings, open_endpoint
 from policy.explore import look_around
+from policy.manners import Pace, Pacer
 from policy.trajectory import Outcome, Trajectory
 from proposer.generate import Generate, Sampling
 from proposer.look import Look
@@ -58,8 +59,9 @@ class Order:
 class RolloutActor:
     """One browser, one server of practice worlds, several episodes at once."""
 
-    def __init__(self, storage: Storage, agent: AgentSettings, browser: BrowserSettings) -> None:
+    def __init__(self, storage: Storage, agent: AgentSettings, browser: BrowserSettings, pacer: Pacer) -> None:
         """Note the settings; browser and server start with the first order."""
+        self._pacer = pacer
         self._storage = storage
         self._agent = agent
         self._browser_settings = browser
@@ -111,7 +113,8 @@ class RolloutActor:
     async def _open_browser(self) -> Browser:
         async with self._starting:
             if self._browser is None:
-                self._browser = await Browser(self._browser_settings, self._storage.open_blobs()).__aenter__()
+                browser = Browser(self._browser_settings, self._storage.open_blobs(), pacer=self._pacer)
+                self._browser = await browser.__aenter__()
             return self._browser
 
     def _open_policy(self, order: Order) -> Generate:
@@ -136,6 +139,22 @@ def _open_referee(task: Task) -> SuiteReferee | None:
     return open_referee(task.suite_id, task.seed or 0, task.website.url)
 
 
+class SharedPacer:
+    """The pace that all workers of a run share, which an actor of its own keeps."""
+
+    def __init__(self, actor: Any) -> None:
+        """`actor`: a `Pace` by Ray."""
+        self._actor = actor
+
+    async def reserve(self, host: str, least_gap_s: float = 0.0) -> float:
+        """See `Pacer`."""
+        return await self._actor.reserve.remote(host, least_gap_s)
+
+    async def back_off(self, host: str, retry_after_s: float | None) -> float:
+        """See `Pacer`."""
+        return await self._actor.back_off.remote(host, retry_after_s)
+
+
 def failed_trajectory(order: Order, outcome: Outcome, error: str) -> Trajectory:
     """The record of an episode that never began or whose worker died."""
     return Trajectory(id=order.trajectory_id, task=order.task, steps=(), outcome=outcome, error=error)
@@ -151,6 +170,7 @@ class Workers:
         self._cluster = cluster
         self._ray: Any = None
         self._actors: list[Any] = []
+        self._pace: Any = None
         self._slots: asyncio.Queue[int] = asyncio.Queue()
 
     @property
@@ -168,8 +188,12 @@ class Workers:
             max_restarts=-1,
             scheduling_strategy="SPREAD",
         )
+        # One that died remembers no host; whoever asked it meanwhile asks again.
+        keep_pace = self._ray.remote(Pace).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+        self._pace = keep_pace.remote(settings.browser.politeness)
         self._actors = [
-            make.remote(self._storage, settings.agent, settings.browser) for _ in range(settings.num_actors)
+            make.remote(self._storage, settings.agent, settings.browser, SharedPacer(self._pace))
+            for _ in range(settings.num_actors)
         ]
         for _ in range(settings.episodes_per_actor):
             for index in range(settings.num_actors):
@@ -177,7 +201,7 @@ class Workers:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for actor in self._actors:
+        for actor in (*self._actors, self._pace):
             self._ray.kill(actor)
         await asyncio.to_thread(self._ray.shutdown)
 

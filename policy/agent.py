@@ -127,12 +127,12 @@ class Episode:
         response = await self.generate(prompt, sampling)
         answered = time.monotonic()
         reply = parse(response.text, observation.elements, self.tab.actions)
-        effect = None
+        effect = action_class = None
         if reply.action is None:
             self.notice = f"Your reply was not understood: {reply.malformed}."
         else:
             self.notice = await self.tab.act(reply.action, observation)
-            effect = self.tab.effect
+            effect, action_class = self.tab.effect, self.tab.action_class
             self.history.append(describe(reply.action, observation))
         self.steps.append(
             Step(
@@ -142,6 +142,7 @@ class Episode:
                 action=reply.action,
                 malformed=reply.malformed,
                 effect=effect,
+                action_class=action_class,
                 pictured=picture is not None,
                 weights=response.weights,
                 prompt_ids=response.prompt_ids,
@@ -255,4 +256,5 @@ async def _attempt(
         "final_state": visit.world.read() if visit else None,
         "browser": tab.facts if tab else None,
         "refused": tuple(tab.refused) if tab else (),
+        "side_effects": tuple(tab.side_effects) if tab else (),
     }

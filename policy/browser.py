@@ -22,9 +22,14 @@ from playwright.async_api import BrowserContext, Error, Playwright, async_playwr
 
 from policy.blobs import Blobs
 from policy.browser_files import Folder
+from policy.browser_manners import Manners
+from policy.browser_net import Net
 from policy.browser_proxy import AllowList, Gate
 from policy.browser_settings import BrowserError, BrowserSettings
 from policy.browser_tab import Surroundings, Tab
+from policy.guard import Ask, Guard
+from policy.manners import Pace, Pacer
+from policy.robots import Robots
 from policy.trajectory import BrowserFacts, Outcome
 
 __all__ = ["Browser", "BrowserError", "BrowserSettings", "Tab", "find_executable"]
@@ -70,6 +75,7 @@ class _Process:
     chromium: Chromium
     root: psutil.Process | None
     """Its first process; None if it couldn't be told."""
+    net: Net
     facts: BrowserFacts
     scratch: tempfile.TemporaryDirectory[str] | None
     """Files of ours that Chromium reads; None: none."""
@@ -90,16 +96,31 @@ class _Process:
 class Browser:
     """Chromium for many concurrent episodes; an async context manager. It restarts Chromium where that is needed."""
 
-    def __init__(self, settings: BrowserSettings, blobs: Blobs, *, headed: bool = False, by_hand: bool = False) -> None:
+    def __init__(
+        self,
+        settings: BrowserSettings,
+        blobs: Blobs,
+        *,
+        ask: Ask | None = None,
+        pacer: Pacer | None = None,
+        headed: bool = False,
+        by_hand: bool = False,
+    ) -> None:
         """Nothing starts before the context manager is entered.
 
         Args:
             settings: What a run may choose.
             blobs: Where pictures go, unless an episode says.
+            ask: Who is asked about irreversible actions where the settings say so; None: nobody, so that they are
+                refused.
+            pacer: Who says when a page of a live website may be loaded; None: this browser has nobody beside it.
             headed: Whether its window is shown.
             by_hand: Whether a person acts on its pages (policy/demonstrator.py).
         """
         self._settings = settings
+        self._ask = ask
+        self._pacer = pacer or Pace(settings.politeness)
+        self._robots = Robots(settings.politeness.robots_name)
         self._headed = headed
         self._by_hand = by_hand
         self.blobs = blobs
@@ -155,6 +176,7 @@ class Browser:
                 env=_fonts_only(settings.fonts, scratch.name) if settings.fonts and scratch else None,
                 timeout=settings.start_deadline_s * 1000,
             )
+            net = await Net.spread(chromium)
             fonts = await _drawn_fonts(chromium)
         except Error as error:
             raise BrowserError(Outcome.RESET_FAILURE, f"{executable or bundled} does not start: {error}") from error
@@ -166,7 +188,7 @@ class Browser:
         started = sorted(_roots() - before, key=lambda process: (process.create_time(), process.pid))
         root = next(iter(started), None)  # a script may have started it: then that comes first
         facts = _facts(settings, chromium.version, executable or bundled, fonts, sandbox=not as_root)
-        return _Process(playwright, chromium, root, facts, scratch)
+        return _Process(playwright, chromium, root, net, facts, scratch)
 
     @asynccontextmanager
     async def episode(
@@ -183,12 +205,28 @@ class Browser:
         with _folder(settings) as folder:
             async with _gate(allowed, settings.max_traffic_mb) as gate, self._use_process() as process:
                 context = await self._open_context(process, gate)
-                given = Surroundings(gate, folder, blobs or self.blobs, settings, process.facts, self._by_hand)
+                given = self._surround(process, context, gate, folder, blobs or self.blobs)
                 try:
                     async with Tab.open(context, given, start_url) as tab:
                         yield tab
                 finally:
                     await _close_context(context)
+
+    def _surround(
+        self, process: _Process, context: BrowserContext, gate: Gate, folder: Folder, blobs: Blobs
+    ) -> Surroundings:
+        settings, is_practice = self._settings, gate.allowed.is_practice
+        return Surroundings(
+            gate=gate,
+            net=process.net,
+            guard=Guard(settings.guard.conduct(is_practice=is_practice), settings.guard, self._ask),
+            manners=Manners(settings, self._pacer, self._robots, context.request, is_practice=is_practice),
+            folder=folder,
+            blobs=blobs,
+            settings=settings,
+            facts=process.facts,
+            by_hand=self._by_hand,
+        )
 
     @asynccontextmanager
     async def _use_process(self) -> AsyncIterator[_Process]:

@@ -6,10 +6,14 @@ and what was pressed or typed reaches it or nothing (policy/observe.js, `guard`)
 
 from typing import Any, NamedTuple
 
+from policy.action_class import Target
 from policy.browser_page import LivePage
 from policy.trajectory import Action, ActionKind, Effect, Point
 
 _AIMED = {ActionKind.CLICK, ActionKind.TYPE, ActionKind.SELECT, ActionKind.APPEND, ActionKind.HOVER, ActionKind.DRAG}
+_PRESSING = {ActionKind.CLICK, ActionKind.SELECT, ActionKind.UPLOAD, ActionKind.PRESS}
+_TYPING = {ActionKind.TYPE, ActionKind.APPEND}
+_SPACE = {" ", "Space"}
 _PRESS_TRIES = 2  # an element that moves may be met the second time
 
 
@@ -29,6 +33,22 @@ class _Miss(Exception):
     def __init__(self, done: Done) -> None:
         super().__init__(done.notice)
         self.done = done
+
+
+async def target_of(page: LivePage, action: Action) -> Target | None:
+    """What an action would set going; None: nothing. Raises PageMoved if the page goes meanwhile."""
+    if action.kind not in _PRESSING | _TYPING:
+        return None
+    is_key = action.kind is ActionKind.PRESS
+    if not is_key and action.mark is None and action.point is None:
+        return None
+    presses = {"typed": action.kind in _TYPING, "byEnter": is_key and action.text.endswith("Enter")}
+    facts = await page.ask("facts", None if is_key else action.point or action.mark, presses)
+    if facts is None:
+        return None
+    target = Target.model_validate(facts)
+    is_idle_key = is_key and not presses["byEnter"] and action.text not in _SPACE
+    return target.model_copy(update={"kind": "field"}) if is_idle_key else target
 
 
 async def act_on_page(page: LivePage, action: Action) -> Done:

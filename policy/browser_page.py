@@ -7,7 +7,7 @@ import asyncio
 import base64
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from policy.browser_settings import BrowserError, BrowserSettings
 from policy.trajectory import Outcome
 
 _WORLD = "pae"
-_SCRIPTS = {name: (Path(__file__).parent / f"{name}.js").read_text("utf-8") for name in ("settle", "observe", "record")}
+_SCRIPTS = {
+    name: (Path(__file__).parent / f"{name}.js").read_text("utf-8") for name in ("settle", "observe", "guard", "record")
+}
 _DOCUMENT_GONE = (
     "Cannot find context",
     "uniqueContextId not found",
@@ -57,6 +59,8 @@ class LivePage:
         """New tabs that the page has asked for and that the context has not reported yet."""
         self.is_navigating = False
         """Whether the page is on its way to a document that hasn't come yet."""
+        self.frames: set[str] = set()
+        """Chromium's ids of the frames it has had."""
         self._session = session
         self._settings = settings
         self._main_frame = main_frame
@@ -78,9 +82,11 @@ class LivePage:
         session = await page.context.new_cdp_session(page)
         tree = await session.send("Page.getFrameTree")
         live = cls(page, session, settings, tree["frameTree"]["frame"]["id"], on_forbidden)
+        live.frames.update(_frame_ids(tree["frameTree"]))
         page.on("crash", live._note_crash)
         session.on("Runtime.executionContextCreated", live._note_world)
         session.on("Runtime.executionContextsCleared", live._note_worlds_gone)
+        session.on("Page.frameAttached", live._note_frame)
         session.on("Page.frameStartedNavigating", live._note_navigation)
         session.on("Page.frameNavigated", live._note_commit)
         session.on("Page.frameStoppedLoading", live._note_stop)
@@ -99,6 +105,9 @@ class LivePage:
     def _note_crash(self, _: Page) -> None:
         self._crashed = True
         self._world_ready.set()
+
+    def _note_frame(self, event: dict[str, Any]) -> None:
+        self.frames.add(event["frameId"])
 
     def _note_window(self, _: dict[str, Any]) -> None:
         self.num_opening += 1
@@ -191,6 +200,10 @@ class LivePage:
         if self._crashed or any(phrase in text for phrase in _PAGE_GONE):
             return BrowserError(Outcome.BROWSER_CRASH, text)
         return BrowserError(Outcome.SITE_ERROR, text)
+
+    async def context_id(self) -> str:
+        """Chromium's id of the browser context that the page is in."""
+        return (await self.send("Target.getTargetInfo"))["targetInfo"]["browserContextId"]
 
     async def is_quiet(self, limit_s: float, *, afresh: bool) -> bool:
         """Whether the document came to rest within the limit. Raises PageMoved if another took its place.
@@ -290,3 +303,9 @@ class LivePage:
             return False
         await self.send("Page.navigateToHistoryEntry", {"entryId": history["entries"][index - 1]["id"]})
         return True
+
+
+def _frame_ids(tree: dict[str, Any]) -> Iterator[str]:
+    yield tree["frame"]["id"]
+    for child in tree.get("childFrames", ()):
+        yield from _frame_ids(child)

@@ -40,6 +40,11 @@ class AllowList:
             raise ValueError(f"start address {start_url!r}: expected http:// or https://")
         return cls(parts.hostname, _port_of(parts), tuple(host.lower() for host in hosts))
 
+    @property
+    def is_practice(self) -> bool:
+        """Whether this machine serves the website itself."""
+        return _is_loopback(self.start_host)
+
     def allows(self, host: str, port: int) -> bool:
         """Whether a connection to that host and port may be made; on loopback every port is an address of its own."""
         host = host.lower()

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from policy.guard import GuardSettings
+from policy.manners import PolitenessSettings
 from policy.trajectory import ActionSpace, Outcome
 
 
@@ -35,6 +37,10 @@ class BrowserSettings(BaseModel):
     refused."""
     max_traffic_mb: float = Field(default=500.0, gt=0)
     """What an episode may receive from the network in all; after that its connections are closed."""
+    guard: GuardSettings = GuardSettings()
+    """What the agent may do to websites."""
+    politeness: PolitenessSettings = PolitenessSettings()
+    """How live websites are treated."""
     jpeg_quality: int = Field(default=80, ge=1, le=95)
     page_text: bool = True
     """Whether the listing carries the visible text between the marked elements."""

@@ -9,31 +9,55 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from playwright.async_api import BrowserContext, Dialog, Download, Error, FileChooser, Page, Request, ViewportSize
+from playwright.async_api import (
+    BrowserContext,
+    Dialog,
+    Download,
+    Error,
+    FileChooser,
+    Page,
+    Request,
+    Response,
+    ViewportSize,
+)
 from playwright.async_api import TimeoutError as PlaywrightTimeout
 
 from policy.blobs import Blobs
-from policy.browser_actions import DONE, Done, act_on_page
+from policy.blocks import find_block
+from policy.browser_actions import DONE, Done, act_on_page, target_of
 from policy.browser_files import Folder
+from policy.browser_manners import Busy, Manners
+from policy.browser_net import Net, Watched
 from policy.browser_page import LivePage, PageMoved
 from policy.browser_proxy import Gate
 from policy.browser_settings import BrowserError, BrowserSettings
+from policy.guard import Guard
 from policy.listing import RawPage
+from policy.manners import read_retry_after
 from policy.marks import draw_marks
-from policy.trajectory import Action, ActionKind, ActionSpace, BrowserFacts, Effect, Element, Observation, Outcome
+from policy.trajectory import (
+    Action,
+    ActionClass,
+    ActionKind,
+    ActionSpace,
+    BrowserFacts,
+    Effect,
+    Element,
+    Observation,
+    Outcome,
+    SideEffect,
+)
 from proposer.look import Look
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-_REFUSALS = {403, 429}
+_BUSY = {429, 503}
 _UNAUTHORISED = 401
 _SERVER_ERROR = 500
 _GIVEN_UP = {"net::ERR_ABORTED"}  # by the browser: another page was asked for, or it was a download or had no content
 _UNSAFE_REDIRECT = "net::ERR_UNSAFE_REDIRECT"
-_CAPTCHAS = ("captcha", "are you a robot", "not a robot", "verify you are human", "unusual traffic")
-_CAPTCHA_MAX_CHARS = 1500  # longer pages are about something, even if they name a CAPTCHA
 _AWAITED = {"document", "xhr", "fetch", "script", "stylesheet"}  # what a page may still change by
 _LONG_POLL_S = 1.0  # a request that is open for longer is a long poll or a stream, not something to wait for
 _WAIT_S = 2.0  # what the agent's Wait waits for a change
@@ -41,6 +65,7 @@ _POLL_S = 0.01
 _WEB = ("http:", "https:", "about:")  # all else is the browser's own: its error page, file:, chrome:
 _MAX_NOTICES = 5
 _MAX_NOTICE_CHARS = 200
+_MAY_LOAD = {ActionKind.CLICK, ActionKind.TYPE, ActionKind.PRESS}
 _NOT_SETTLED = "The page is still loading."
 
 
@@ -49,6 +74,9 @@ class Surroundings:
     """What an episode has besides its pages."""
 
     gate: Gate
+    net: Net
+    guard: Guard
+    manners: Manners
     folder: Folder
     blobs: Blobs
     settings: BrowserSettings
@@ -65,14 +93,19 @@ class Tab:
         self.facts = given.facts
         self.effect = Effect.DONE
         """How the last action went."""
+        self.action_class: ActionClass | None = None
+        """What could come of the last action."""
         self._by_hand = given.by_hand
         self._gate = given.gate
+        self._guard = given.guard
         self._folder = given.folder
         self._settings = given.settings
         self._blobs = given.blobs
         self._start_url = start_url
         self._downloads: dict[Download, asyncio.Task[None]] = {}
         self._file_to_give: Path | None = None
+        self._manners = given.manners
+        self._busy: Busy | None = None
         self._pages: list[LivePage] = []
         self._opened: list[Page] = []
         self._requests: dict[Request, float] = {}
@@ -89,22 +122,35 @@ class Tab:
         """A tab at its start page. Raises BrowserError if that can't be had."""
         tab = cls(given, start_url)
         await tab._adopt(await context.new_page())
-        context.on("page", tab._note_new_tab)
-        context.on("request", tab._note_request)
-        context.on("requestfinished", tab._note_request_over)
-        context.on("requestfailed", tab._note_request_failed)
-        context.on("dialog", tab._answer_dialog)
+        watched = Watched(given.guard, await tab._page.context_id(), tab._has_frame, tab._may_open)
+        with given.net.episode(watched):
+            async with tab._at_start(context):
+                yield tab
+
+    @asynccontextmanager
+    async def _at_start(self, context: BrowserContext) -> AsyncIterator[None]:
+        context.on("page", self._note_new_tab)
+        context.on("request", self._note_request)
+        context.on("requestfinished", self._note_request_over)
+        context.on("requestfailed", self._note_request_failed)
+        context.on("dialog", self._answer_dialog)
+        context.on("response", self._note_answer)
         try:
-            await tab._go_home()
-            await tab._settle()
-            yield tab
+            await self._go_home()
+            await self._settle()
+            yield
         finally:
-            await tab._give_up_downloads()
+            await self._give_up_downloads()
 
     @property
     def refused(self) -> list[str]:
         """What the episode's pages have tried to reach in vain so far (`Gate.refused`)."""
         return self._gate.refused
+
+    @property
+    def side_effects(self) -> list[SideEffect]:
+        """The ledger of what the episode has done to the website so far (`Guard.side_effects`)."""
+        return self._guard.side_effects
 
     @property
     def actions(self) -> ActionSpace:
@@ -149,6 +195,9 @@ class Tab:
         attach = LivePage.attach(page, self._settings, self._gate.note_refused, by_hand=self._by_hand)
         self._pages.append(await attach)
 
+    def _has_frame(self, frame: str) -> bool:
+        return any(frame in page.frames for page in self._pages)
+
     def _note_new_tab(self, page: Page) -> None:
         self._opened.append(page)
 
@@ -163,6 +212,18 @@ class Tab:
             self._answered_at = time.monotonic()
         if self._loading and self._loading[0] == request:
             self._loading, self._load_failure = None, ""
+
+    def _note_answer(self, response: Response) -> None:
+        if _is_page(response.request):
+            is_busy, is_get = response.status in _BUSY, response.request.method == "GET"
+            retry_after_s = read_retry_after(response.headers.get("retry-after"))
+            self._busy = Busy(response.url, is_get, retry_after_s) if is_busy else None
+
+    async def _may_open(self, url: str) -> bool:
+        if self._gate.refuses(url) or await self._manners.may_open(url):
+            return True
+        self._tell(f"{url} was not opened: the website's robots.txt closes it to robots.")
+        return False
 
     def _note_request_failed(self, request: Request) -> None:
         if request.failure == _UNSAFE_REDIRECT:
@@ -210,9 +271,9 @@ class Tab:
             await chooser.set_files(file)
 
     async def _answer_dialog(self, dialog: Dialog) -> None:
-        accept = dialog.type != "prompt"
-        answer = "accepted" if accept else "dismissed"
         said = dialog.message or "Leave this page?"
+        accept = dialog.type != "prompt" and (dialog.type != "confirm" or self._guard.may_accept(said))
+        answer = "accepted" if accept else "dismissed"
         self._tell(f'The page said: "{said}" ({dialog.type}, {answer}).')
         with suppress(Error):  # the page may have gone with its dialog
             await (dialog.accept() if accept else dialog.dismiss())
@@ -293,7 +354,10 @@ class Tab:
             else:
                 raw = RawPage.model_validate(read)
                 self._marked, self._status = raw.marked(), raw.status
-                _check_not_refused(raw)
+                if await self._came_back():
+                    continue
+                if block := find_block(raw.status, raw.title, raw.text(), [frame.url for frame in page.page.frames]):
+                    raise BrowserError(Outcome.BLOCKED, f"{raw.url}: {block}")
                 if raw.status == _UNAUTHORISED:
                     self._tell("This page asks for a user name and a password; it was given none.")
                 return raw, jpeg
@@ -316,18 +380,34 @@ class Tab:
         `effect` then says how it went. Raises BrowserError if the episode can't go on: crash, site error, a page that
         doesn't answer.
         """
+        self.action_class = None
         if action.kind is ActionKind.ANSWER:
             self.effect = Effect.DONE
             return ""
-        self.effect, problem = self._unknown_mark(action, observation) or await self._perform(action)
+        self.effect, problem = self._unknown_mark(action, observation) or await self._rule(action)
+        if not problem:
+            self.effect, problem = await self._perform(action)
         settled = problem != "" or await self._settle()
+        for held_back in self._guard.take_held_back():
+            self.effect = Effect.REFUSED
+            self._tell(held_back)
         return " ".join(filter(None, [problem, *self._take_notices(), "" if settled else _NOT_SETTLED]))
+
+    async def _rule(self, action: Action) -> Done:
+        """What the guard says of an action before it is done."""
+        target = None
+        with suppress(PageMoved):  # then what comes of it is for the net below to hold
+            target = await target_of(self._page, action)
+        ruling = await self._guard.rule(action, target)
+        self.action_class = ruling.of
+        return Done(Effect.REFUSED, ruling.why_not) if ruling.why_not else DONE
 
     async def _perform(self, action: Action) -> Done:
         try:
             match action.kind:
                 case ActionKind.GO_BACK:
                     self._load_failure = ""  # the agent leaves what failed
+                    await self._manners.take_turn(self._page.page.url)
                     return await self._go_back()
                 case ActionKind.WAIT:
                     await self._page.ask("change", round(_WAIT_S * 1000), limit_s=_WAIT_S)
@@ -336,6 +416,8 @@ class Tab:
                 case ActionKind.UPLOAD:
                     return await self._upload(action)
                 case _:
+                    if action.kind in _MAY_LOAD:
+                        await self._manners.take_turn(self._page.page.url)
                     return await act_on_page(self._page, action)
         except PageMoved:
             pass  # the page went elsewhere meanwhile; settling waits for the new one
@@ -373,20 +455,42 @@ class Tab:
 
     async def _go_home(self) -> None:
         """To the start page. Raises BrowserError if the site doesn't show it."""
-        timeout_ms = self._settings.start_deadline_s * 1000
+        await self._manners.take_turn(self._start_url)
+        status = await self._open_start()
+        while self._busy and await self._manners.may_return(self._busy):
+            status = await self._open_start()
+        if block := find_block(status, "", ""):
+            raise BrowserError(Outcome.BLOCKED, f"{self._start_url}: {block}")
+        if status >= 400:
+            raise BrowserError(Outcome.SITE_ERROR, f"{self._start_url}: HTTP {status}")
+
+    async def _open_start(self) -> int:
+        """The start page's HTTP status; 0: it has none."""
+        timeout_ms, self._busy = self._settings.start_deadline_s * 1000, None
+        num_closed = len(self._manners.closed)
         try:
             response = await self._page.page.goto(self._start_url, wait_until="domcontentloaded", timeout=timeout_ms)
         except (Error, PlaywrightTimeout) as error:
+            if len(self._manners.closed) > num_closed:
+                raise BrowserError(Outcome.BLOCKED, f"robots.txt closes {self._manners.closed[-1]}") from error
             text = str(error).split("\n", 1)[0]
             if "crash" in text or "closed" in text:
                 raise BrowserError(Outcome.BROWSER_CRASH, text) from error
             outside = f" (outside this website: {', '.join(self.refused)})" if self.refused else ""
             raise BrowserError(Outcome.SITE_ERROR, text + outside) from error
-        status = response.status if response else 0
-        if status in _REFUSALS:
-            raise BrowserError(Outcome.BLOCKED, f"{self._start_url}: HTTP {status}")
-        if status >= 400:
-            raise BrowserError(Outcome.SITE_ERROR, f"{self._start_url}: HTTP {status}")
+        return response.status if response else 0
+
+    async def _came_back(self) -> bool:
+        """Whether the website was too busy to answer, and its page has been asked for once more, after a while."""
+        busy, self._busy = self._busy, None
+        if busy is None or not await self._manners.may_return(busy):
+            return False
+        try:
+            await self._page.page.reload(wait_until="domcontentloaded", timeout=self._settings.start_deadline_s * 1000)
+        except (Error, PlaywrightTimeout) as error:
+            raise BrowserError(Outcome.SITE_ERROR, str(error).split("\n", 1)[0]) from error
+        await self._settle()
+        return True
 
     # Settling.
 
@@ -463,12 +567,3 @@ def _is_page(request: Request) -> bool:
 
 def _left_ms(deadline: float) -> float:
     return max(1.0, (deadline - time.monotonic()) * 1000)
-
-
-def _check_not_refused(raw: RawPage) -> None:
-    """Raises BrowserError if the page tells a robot to go away."""
-    if raw.status in _REFUSALS:
-        raise BrowserError(Outcome.BLOCKED, f"{raw.url}: HTTP {raw.status}")
-    said = f"{raw.title}\n{raw.text()}".casefold()
-    if len(said) < _CAPTCHA_MAX_CHARS and any(phrase in said for phrase in _CAPTCHAS):
-        raise BrowserError(Outcome.BLOCKED, f"{raw.url}: asks for a CAPTCHA")

@@ -451,5 +451,5 @@
     return 0;
   };
 
-  Object.assign(pae, { markOf, collect, locate, landed, prepare, choose, scroll });
+  Object.assign(pae, { markOf, collect, locate, landed, prepare, choose, scroll, find, nameOf, textOf, submits });
 })();

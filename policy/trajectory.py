@@ -121,6 +121,43 @@ class Effect(StrEnum):
     """Its element doesn't take this action, or this text."""
     NOTHING = "nothing"
     """There was nothing to do: no further to scroll, no page to go back to."""
+    REFUSED = "refused"
+    """It was not done: it can't be undone, or gives away personal data (policy/guard.py)."""
+
+
+class ActionClass(StrEnum):
+    """What may come of an action or a request, mildest first."""
+
+    READ = "read"
+    """Nothing changes for the website."""
+    REVERSIBLE = "reversible"
+    """Something changes that can be taken back: what is in a cart, a setting."""
+    IRREVERSIBLE = "irreversible"
+    """Something is bought, sent, published or deleted, or it can't be told that nothing is."""
+
+    @property
+    def severity(self) -> int:
+        """From 0, to compare."""
+        return list(ActionClass).index(self)
+
+
+class SideEffect(_Record):
+    """One thing that an episode did, or tried to do, to the website; names and places, never what was entered."""
+
+    after: int
+    """Number of the action that it was or followed, from 1; 0: it came before the first."""
+    what: Literal["action", "request"]
+    """An action that sends a form or doesn't merely read; or a request of the page's that isn't GET, HEAD or
+    OPTIONS, whatever in the page made it."""
+    of: ActionClass
+    method: str
+    """Of the form or the request, in capitals; empty where an action goes by a script."""
+    url: str
+    """Where to, without query and fragment, and without what looks like a secret; empty likewise."""
+    fields: tuple[str, ...] = ()
+    """Names of the fields that the form sends."""
+    allowed: bool
+    """Whether it was let through."""
 
 
 class Step(_Record):
@@ -135,6 +172,8 @@ class Step(_Record):
     """Why the response has no action; empty if it has one."""
     effect: Effect | None = None
     """How the action went, of which the next observation's notice tells; None if there was none."""
+    action_class: ActionClass | None = None
+    """What could come of the action; None if there was none."""
     pictured: bool = True
     """Whether the screenshot was part of the prompt."""
     weights: int | None = None
@@ -223,6 +262,8 @@ class Trajectory(_Record):
     refused: tuple[str, ...] = ()
     """What its pages tried to reach and could not, each once and not without end (`policy.browser_proxy.Gate`):
     ``host:port`` outside the website, and addresses that aren't the web's."""
+    side_effects: tuple[SideEffect, ...] = ()
+    """The ledger of what it did to the website, in order, not without end (`policy.guard.Guard`)."""
 
     @property
     def screenshots(self) -> frozenset[str]:

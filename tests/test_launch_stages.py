@@ -19,6 +19,7 @@ from launch.config import CanarySettings, Config
 from launch.errors import RunFailed, Stopped, WorkerLost
 from launch.judging import open_panel
 from launch.ledger import Ledger
+from launch.summary import round_metrics
 from launch.team import Team, make_team
 from launch.tracking import Tracker
 from launch.workers import Order, Workers, failed_trajectory
@@ -107,6 +108,24 @@ async def test_too_many_failures_that_are_not_the_agents_stop_the_round(team: Te
     give_hands(team, Outcome.BLOCKED)
     with pytest.raises(RunFailed, match=r"10 of 10 episodes ended .* mostly blocked"):
         await stages.roll_out(team, 1)
+
+
+@pytest.mark.asyncio
+async def test_a_live_website_that_blocks_is_not_visited_any_more_and_every_episode_has_its_outcome(team: Team) -> None:
+    live = Website(name="live", url="https://a.example/")
+    tasks = [Task(website=live, instruction=f"Do live thing {n}.") for n in range(20)]
+    team.ledger.plan(1, Purpose.TRAIN, tasks, num_samples=1)
+    team.config = team.config.model_copy(
+        update={"rollout": team.config.rollout.model_copy(update={"max_failure_share": 1.0})}
+    )
+    hands = give_hands(team, Outcome.BLOCKED)
+    await stages.roll_out(team, 1)
+    assert sum(team.ledger.outcomes(1, (Purpose.TRAIN,)).values()) == NUM_TASKS + 20
+    assert NUM_TASKS + 10 <= hands.num_runs < NUM_TASKS + 10 + hands.num_slots
+    assert round_metrics(team.ledger, 1)["rollout/block_rate/live"] == 1.0
+    assert "rollout/block_rate/shop" not in round_metrics(team.ledger, 1)
+    (event,) = [event for event in team.ledger.events() if event.kind == "left"]
+    assert event.text.startswith("a.example blocked 10 of 10 episodes")
 
 
 @pytest.mark.parametrize("outcome", [None, Outcome.MODEL_OUTAGE])

@@ -1,0 +1,84 @@
+"use strict";
+// Needs observe.js. Tells what an action would set going, before it is done (policy/action_class.py, `Target`).
+// A form's own properties can be overshadowed by its fields' names, so they are reached through the prototypes.
+(() => {
+  if (window !== window.top || pae.facts) return;
+
+  const MAX_WORDS = 200, MAX_URL = 2000, MAX_FIELDS = 30, MAX_FIELD_NAME = 60;
+  const SENDERS = new Set(["submit", "image"]), NOT_SENT = new Set(["submit", "image", "button", "reset"]);
+  const ACTING = "a[href],button,input,select,textarea,summary,[contenteditable],[role],[onclick]";
+  const METHODS = ["post", "put", "patch", "delete"];
+
+  const attribute = (element, name) => Element.prototype.getAttribute.call(element, name);
+  const controls = (form) => [...Object.getOwnPropertyDescriptor(HTMLFormElement.prototype, "elements").get.call(form)];
+  const short = (text, limit = MAX_WORDS) => (text || "").replace(/\s+/g, " ").trim().slice(0, limit);
+  const absolute = (url) => {
+    try { return new URL(url, document.baseURI).href.slice(0, MAX_URL); } catch { return ""; }
+  };
+  const said = (element) => [pae.nameOf(element), pae.textOf(element), NOT_SENT.has(element.type) ? element.value : "",
+    element.title];
+
+  const active = () => {
+    let element = document.activeElement;
+    for (;;) {
+      let inner = element?.shadowRoot?.activeElement;
+      try { inner ||= element?.contentDocument?.activeElement; } catch { /* a frame of another origin */ }
+      if (!inner) return element;
+      element = inner;
+    }
+  };
+
+  // What is sent when a button is pressed, or Enter in a field; null: nothing.
+  const sending = (element, byEnter) => {
+    const form = element.form;
+    if (!form || !(SENDERS.has(element.type) || byEnter)) return null;
+    const all = controls(form);
+    const button = SENDERS.has(element.type) ? element : all.find((one) => SENDERS.has(one.type));
+    const method = button && attribute(button, "formmethod") || attribute(form, "method");
+    const action = button && attribute(button, "formaction") || attribute(form, "action");
+    const names = all.filter((one) => one.name && !NOT_SENT.has(one.type)).map((one) => short(one.name, MAX_FIELD_NAME));
+    const about = ["aria-label", "role", "id", "name"].map((name) => attribute(form, name));
+    return {
+      kind: "form", method: (method || "").toLowerCase(), url: absolute(action || ""), is_scripted: method === null && action === null,
+      fields: [...new Set(names)].slice(0, MAX_FIELDS), words: short([...said(element), ...button ? said(button) : [], ...about].join(" ")),
+    };
+  };
+
+  // Libraries that let an element itself send a request: hx-post="/x", data-method="delete" on a link.
+  const asking = (element) => {
+    for (const method of METHODS) {
+      const url = attribute(element, `hx-${method}`) ?? attribute(element, `data-hx-${method}`);
+      if (url !== null) return { method, url: absolute(url) };
+    }
+    const method = (attribute(element, "data-method") || attribute(element, "data-turbo-method") || "get").toLowerCase();
+    return METHODS.includes(method) ? { method, url: absolute(attribute(element, "href") || "") } : null;
+  };
+
+  const leads = (link) => {
+    const url = new URL(link.href, document.baseURI), here = new URL(location.href);
+    url.hash = here.hash = "";
+    return /^https?:$/.test(url.protocol) && (!link.href.includes("#") || url.href !== here.href) && !link.hasAttribute("onclick");
+  };
+
+  // What pressing an element does (`byEnter`: the Enter key in it), or typing into it.
+  const facts = (aim, { typed, byEnter }) => {
+    const element = (aim === null ? active() : pae.find(aim).element);
+    if (!element?.matches) return null;
+    const acting = element.closest(ACTING) || element, link = acting.closest("a[href]");
+    const field = { field_type: acting.type || "", autocomplete: attribute(acting, "autocomplete") || "",
+      value: short(acting.value ?? "") };
+    const about = { name: short(pae.nameOf(acting)), words: short(said(acting).join(" ")), ...field };
+    const enters = typed ? pae.submits(acting) : byEnter && acting.tagName !== "TEXTAREA";
+    const asked = asking(link || acting);
+    if (asked) return { ...about, kind: "form", ...asked };
+    const sent = !typed || enters ? sending(acting, enters) : null;
+    if (sent) return { ...about, ...sent };
+    if (enters && acting.type === "search") return { ...about, kind: "control", words: `search ${about.words}` };
+    if (typed || (enters && acting.matches("input,textarea,select"))) return { ...about, kind: "field" };
+    if (typeof link?.href === "string" && leads(link)) return { ...about, kind: "link", method: "get", url: absolute(link.href) };
+    const isPlain = acting.matches("summary,select,textarea,input:not([type=button])") || acting.type === "reset";
+    return { ...about, kind: isPlain ? "field" : "control" };
+  };
+
+  Object.assign(pae, { facts });
+})();
