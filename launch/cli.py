@@ -131,7 +131,9 @@ def resume(run: RunArgument, overrides: SetOption = None) -> None:
 @app.command("eval")
 def evaluate(
     run: RunArgument,
-    weights: Annotated[int | None, typer.Option(help="Version to measure; default: the newest.", min=0)] = None,
+    weights: Annotated[
+        int | None, typer.Option(help="Version to measure; default: the newest promoted.", min=0)
+    ] = None,
     overrides: SetOption = None,
 ) -> None:
     """Measure one version of a run's weights on its own, in a run directory beside it.
@@ -147,7 +149,8 @@ def evaluate(
         run_dir = _run_dir(run)
         with Ledger.open_readonly(run_dir) as books:
             versions = {row.version: (run_dir / row.path).resolve() for row in books.weights()}
-        version = max(versions) if weights is None else weights
+            newest = max(row.version for row in books.promoted_weights())
+        version = newest if weights is None else weights
         if version not in versions:
             raise LedgerError(f"{run_dir}: no weights {version}; expected one of {sorted(versions)}")
         if not versions[version].is_dir():

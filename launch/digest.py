@@ -6,6 +6,7 @@ Left out is what differs between runs that decide alike: times, costs, attempts,
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import astuple
 from pathlib import Path
 
 from launch.books import LedgerReader, Purpose
@@ -15,7 +16,7 @@ COMMIT = "COMMIT.json"
 
 
 def digest(books: LedgerReader) -> dict[str, str]:
-    """Hashes (sha256, hex) of the run's tasks, outcomes, truths, verdicts, canaries, manifests and weights."""
+    """Hashes (sha256, hex) of the run's tasks, outcomes, truths, verdicts, canaries, manifests, weights and gates."""
     rows = books.trajectories()
     verdicts = (books.verdict(row.id) for row in rows)
     parts: dict[str, Iterable[object]] = {
@@ -30,6 +31,7 @@ def digest(books: LedgerReader) -> dict[str, str]:
         "canaries": [(path.name, _canary_verdicts(path)) for path in sorted((books.run_dir / CANARIES).glob("*.json"))],
         "manifests": [(row.round, _file_hash(path)) for row in books.rounds() if (path := books.manifest(row.round))],
         "weights": [(row.version, row.parent, _weight_hashes(books.run_dir / row.path)) for row in books.weights()],
+        "gates": [astuple(row) for row in books.gates()],
     }
     return {name: hashlib.sha256(json.dumps(list(items)).encode()).hexdigest() for name, items in parts.items()}
 
