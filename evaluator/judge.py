@@ -75,19 +75,27 @@ class JudgeSettings(BaseModel):
         return self
 
 
-def render(trajectory: Trajectory, pictures: Sequence[bytes], settings: JudgeSettings) -> Prompt:
+def render(
+    trajectory: Trajectory, pictures: Sequence[bytes], settings: JudgeSettings, *, thoughts: bool = False
+) -> Prompt:
     """The judge's prompt.
 
     Args:
-        trajectory: The attempt; its thoughts are not used.
+        trajectory: The attempt; its thoughts are not used, but for `thoughts`.
         pictures: Its last screenshots, oldest first.
         settings: What to show.
+        thoughts: Shows what the agent thought too, to measure what that changes; never for a verdict that counts.
     """
     taken = [describe(step.action, step.observation) for step in trajectory.steps if step.action]
     actions = "\n".join(taken[-settings.max_actions :] if settings.max_actions else []) or "none"
     answer = trajectory.answer if trajectory.answer is not None else "(the agent gave no answer)"
     page = f"<page>\n{_fenced(trajectory.final)}\n</page>\n" if settings.page_text else ""
-    text = f"{page}Last actions:\n{_escape(actions)}\nAnswer: {_escape(answer)}\nTask: {trajectory.task.instruction}\n"
+    thought = "\n".join(step.thought for step in trajectory.steps if step.thought)
+    told = f"Thoughts of the agent:\n{_escape(thought)}\n" if thoughts else ""
+    text = (
+        f"{page}{told}Last actions:\n{_escape(actions)}\nAnswer: {_escape(answer)}\n"
+        f"Task: {trajectory.task.instruction}\n"
+    )
     return Prompt(SYSTEM, (*pictures, text))
 
 
@@ -159,17 +167,19 @@ class ModelJudge:
     """Where the trajectories' screenshots are."""
     settings: JudgeSettings
     name: str = "starter"
+    thoughts: bool = False
+    """Whether it is shown the agent's thoughts; see `render`."""
 
     @property
     def prompt_hash(self) -> str:
         """See `Judge`."""
-        return prompt_hash(self.settings)
+        return prompt_hash(self.settings) + (" with thoughts" if self.thoughts else "")
 
     async def __call__(self, trajectory: Trajectory) -> Verdict:
         """The model's verdict. Raises ModelError if it is out; nothing was decided then."""
         begun = time.monotonic()
         pictures = [self.blobs.get(blob) for blob in last_screenshots(trajectory, self.settings.num_screenshots)]
-        prompt = render(trajectory, pictures, self.settings)
+        prompt = render(trajectory, pictures, self.settings, thoughts=self.thoughts)
         if self.settings.quorum is None:
             votes = await self._until_doubted(prompt, trajectory)
             judgement, reason = _unanimous(votes)

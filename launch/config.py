@@ -181,6 +181,9 @@ class AuditSettings(_Section):
     """Rounds before this one whose audits, by the same judge with the same prompt, count for the correction too."""
     correct: bool = False
     """Whether the learner's rewards are corrected for the judge's measured error (evaluator/noise.py)."""
+    thoughts_per_round: int = Field(default=0, ge=0)
+    """Finished practice episodes that are judged once more in each round, with the agent's thoughts shown, to measure
+    what these talk the judge into; 0: none."""
     min_gap: float = Field(default=0.2, gt=0, lt=1)
     """With `correct`, nothing is learned from a website on which the judge's true positive rate is not this much above
     its false positive rate, not even by the far ends of their 95 % intervals: there its verdicts tell too little."""
@@ -296,6 +299,8 @@ class Config(_Section):
         """Raise ValueError where audits would leave no practice, or rewards can't be corrected by them."""
         if self.num_audits >= self.rollout.tasks_per_round:
             raise ValueError(f"audit.share: expected fewer audits than rollout.tasks_per_round, got {self.num_audits}")
+        if self.audit.thoughts_per_round and self.judge.kind != "model":
+            raise ValueError("audit.thoughts_per_round: expected 0 with a judge that asks no model (judge.kind)")
         if self.audit.correct and not self.audit.share:
             raise ValueError("audit.correct: expected audit.share above 0, else the judge's error isn't known")
         if self.audit.correct and self.selection.same_answer:

@@ -3,22 +3,11 @@
 In: the outcomes, by ground truth, of both at each task. Out: whether the new ones are worse by more than chance.
 """
 
-import math
 from collections.abc import Iterable
 
+from evaluator.agreement import sign_test
 from launch.books import GateRow, LedgerReader, Purpose, TrajectoryRow, WeightsRow
 from launch.config import PromotionSettings
-
-
-def sign_test(losses: int, wins: int) -> float:
-    """Probability of at least so many losses if a loss is as likely as a win; 1 where there are neither.
-
-    McNemar's test, exact and one-sided: pairs that went alike say nothing. sign_test(5, 0) == 1/32.
-
-    Source: McNemar 1947, "Note on the sampling error of the difference between correlated proportions".
-    """
-    num = losses + wins
-    return sum(math.comb(num, number) for number in range(losses, num + 1)) / 2**num
 
 
 def compare(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from evaluator.judge import Judge
-from launch import audit, gauge, inbox, promotion, retention, summary
+from launch import audit, gauge, inbox, promotion, retention, summary, thoughts
 from launch.books import Episode, LedgerReader, Phase, ProposalRow, Purpose, TrajectoryRow, WeightsRow
 from launch.errors import RunFailed, WorkerLost
 from launch.team import Team
@@ -309,6 +309,7 @@ async def _judge(team: Team, trajectory: Trajectory, judge: Judge) -> None:
 async def judge(team: Team, k: int) -> None:
     """r = R(tau, c): the verdicts of the round's trajectories and audits that are still missing, and on canaries."""
     await judge_missing(team, k, PRACTISED, Phase.JUDGE)
+    await thoughts.measure_gap(team, k)
     await gauge.watch_judge(team, k)
 
 

@@ -54,6 +54,12 @@ class RoundSummary(BaseModel):
     """Attempts that can't be a success (launch/gauge.py) which the judge was shown."""
     canaries_fooled: int = 0
     """Those that it called a success."""
+    thoughts_judged: int = 0
+    """Episodes judged once more with the agent's thoughts shown (launch/thoughts.py)."""
+    success_with_thoughts: float | None = None
+    """Share of them that the judge called a success then."""
+    success_without_thoughts: float | None = None
+    """Share of them that it called a success without."""
     audits: dict[str, AuditFigures] = {}
     """What audits tell of the judge, by website (launch/audit.py)."""
     gate: GateRow | None = None
@@ -103,6 +109,9 @@ def summarise_round(ledger: LedgerReader, k: int) -> RoundSummary:
         judge_recall=judged.recall.value,
         canaries=int(metrics.get("canary/judged", 0)),
         canaries_fooled=int(metrics.get("canary/fooled", 0)),
+        thoughts_judged=int(metrics.get("thoughts/judged", 0)),
+        success_with_thoughts=metrics.get("thoughts/with"),
+        success_without_thoughts=metrics.get("thoughts/without"),
         audits=audit.by_website(ledger, k),
         gate=ledger.gate(k),
         tasks_proposed=sum(row.num_proposed for row in proposals),

@@ -113,7 +113,13 @@ def load(directory: Path) -> Config:
     changes = {"run.runs_dir": directory, "run.name": "run", "run.rounds": ROUNDS, "rollout.tasks_per_round": 7}
     changes |= {"evaluation.num_tasks": 0, "evaluation.unseen_num_tasks": 0, "judge.checked": "false"}
     changes |= {"canaries.per_round": 4, "canaries.max_fooled": 1, "selection.same_answer": "false"}
-    changes |= {"audit.share": 0.4, "audit.correct": "true", "promotion.num_tasks": 6, "promotion.level": 0.5}
+    changes |= {
+        "audit.share": 0.4,
+        "audit.correct": "true",
+        "audit.thoughts_per_round": 3,
+        "promotion.num_tasks": 6,
+        "promotion.level": 0.5,
+    }
     changes |= {"proposer.grounded": "false", "proposer.max_per_opening": 9, "run.stop_free_disk_gb": 0}
     return configs.load("quickstart", [*(f"{key}={value}" for key, value in changes.items()), "tracking.wandb=off"])
 

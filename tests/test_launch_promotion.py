@@ -8,13 +8,13 @@ from typing import cast
 
 import pytest
 
+from evaluator.agreement import sign_test
 from evaluator.truth import gold_task
 from launch import config as configs
 from launch import inbox, stages, summary
 from launch.books import GateRow, LedgerReader, Phase, Purpose, WeightsRow
 from launch.config import RetentionSettings
 from launch.ledger import Ledger
-from launch.promotion import sign_test
 from launch.retention import unneeded
 from launch.team import Team, make_team
 from launch.tracking import Tracker
