@@ -4,8 +4,8 @@ It sees the task, the answer and the last screenshots, and by config the final p
 which are known to talk judges into false successes. Text from the page is fenced, so that it can't pass for
 instructions. An off-menu reply is asked for again, then undecided; an outage raises ModelError and is no verdict.
 
-A `Judge` is a model's (`ModelJudge`), several that have to agree (evaluator/panel.py), or ground truth
-(evaluator/truth.py).
+A `Judge` is a model's (`ModelJudge`), several that have to agree (evaluator/panel.py), or for experiments ground truth
+(evaluator/truth.py) or one that believes everything (evaluator/credulous.py).
 """
 
 import asyncio
@@ -35,7 +35,7 @@ Verdict: success | failure | undecided"""
 VOTE_TEMPERATURE = 0.7
 """Of votes after the first, and of replies asked for again."""
 
-NEWER_KEYS = frozenset({"quorum", "kind"})
+NEWER_KEYS = frozenset({"quorum", "kind", "flip_successes", "flip_failures"})
 """Settings that hashes of earlier prompts don't know: left at their default they don't change a hash."""
 
 _VERDICT = re.compile(r"^\s*verdict\s*:\s*[\[*\"']*(success|failure|undecided)[\]*\"'.]*\s*$", re.I | re.M)
@@ -65,13 +65,22 @@ class JudgeSettings(BaseModel):
     checked: bool = False
     """Whether the judge only quotes and the verdict is computed from its quotes (evaluator/claims.py), whatever it says
     itself: for the starter's judge, which is taught to answer so. A reply in another form is asked for again."""
-    kind: Literal["model", "truth"] = "model"
-    """``truth``: no model is asked, the verdict is ground truth. For experiments, on gold tasks of practice sites."""
+    kind: Literal["model", "truth", "credulous"] = "model"
+    """Two ask no model and are for experiments. ``truth``: the verdict is ground truth, on gold tasks of practice
+    sites. ``credulous``: whatever was answered is a success (evaluator/credulous.py)."""
+    flip_successes: float = Field(default=0.0, ge=0, le=1)
+    """With ``truth``: share of the true successes that are called failures all the same."""
+    flip_failures: float = Field(default=0.0, ge=0, le=1)
+    """With ``truth``: share of the true failures that are called successes."""
 
     @model_validator(mode="after")
-    def _a_quorum_decides(self) -> Self:
+    def _coherent(self) -> Self:
         if self.quorum is not None and not self.num_votes / 2 < self.quorum <= self.num_votes:
             raise ValueError(f"quorum: expected more than half of num_votes = {self.num_votes}, got {self.quorum}")
+        if (self.flip_successes or self.flip_failures) and self.kind != "truth":
+            raise ValueError(
+                f"flip_successes, flip_failures: expected 0 unless kind is 'truth', got kind {self.kind!r}"
+            )
         return self
 
 

@@ -319,7 +319,7 @@ class Config(_Section):
     @property
     def frozen_roles(self) -> tuple[FrozenRole, ...]:
         """The frozen roles that a model plays."""
-        needless = {"judge": self.judge.kind == "truth", "proposer": self.rollout.gold_tasks}
+        needless = {"judge": self.judge.kind != "model", "proposer": self.rollout.gold_tasks}
         return tuple(role for role in FROZEN_ROLES if not needless[role])
 
     @property

@@ -18,7 +18,7 @@ COMMIT = "COMMIT.json"
 
 
 def digest(books: LedgerReader) -> dict[str, str]:
-    """Hashes (sha256, hex) of a run: its tasks, outcomes, truths, verdicts, watching of the judge, and what it learned."""
+    """Hashes (sha256, hex) of what a run decided: tasks, outcomes, truths, verdicts, gauges, and what it learned."""
     rows = books.trajectories()
     verdicts = (books.verdict(row.id) for row in rows)
     parts: dict[str, Iterable[object]] = {

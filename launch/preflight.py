@@ -137,8 +137,10 @@ def _truth(config: Config) -> Iterator[str]:
             yield f"{key}: only practice sites have gold tasks, and no website of role 'train' is one"
     if by_truth and config.run.rounds and not gold:
         yield "judge.kind: the truth of proposed tasks isn't known; practise on gold tasks (rollout.gold_tasks = true)"
-    if by_truth and (config.panel or config.canaries.per_round):
-        yield "judge.kind: the truth needs no panel and no canaries"
+    if by_truth and config.canaries.per_round:
+        yield "judge.kind: the truth of canaries isn't looked up; expected canaries.per_round = 0"
+    if config.judge.kind != "model" and config.panel:
+        yield f"judge.kind: a panel judges beside a model, not beside {config.judge.kind!r}"
 
 
 def _endpoints(config: Config) -> Iterator[str]:
