@@ -28,6 +28,17 @@ def wilson(successes: int, n: int) -> Interval:
     return Interval(max(0.0, centre - half), min(1.0, centre + half))
 
 
+def sign_test(losses: int, wins: int) -> float:
+    """Probability of at least so many losses if a loss is as likely as a win; 1 where there are neither.
+
+    McNemar's test, exact and one-sided: pairs that went alike say nothing. sign_test(5, 0) == 1/32.
+
+    Source: McNemar 1947, "Note on the sampling error of the difference between correlated proportions".
+    """
+    num = losses + wins
+    return sum(math.comb(num, number) for number in range(losses, num + 1)) / 2**num
+
+
 @dataclass(frozen=True, slots=True)
 class Share:
     """A part of a whole, counted."""

@@ -4,8 +4,8 @@ It sees the task, the answer and the last screenshots, and by config the final p
 which are known to talk judges into false successes. Text from the page is fenced, so that it can't pass for
 instructions. An off-menu reply is asked for again, then undecided; an outage raises ModelError and is no verdict.
 
-A `Judge` is a model's (`ModelJudge`), several that have to agree (evaluator/panel.py), or ground truth
-(evaluator/truth.py).
+A `Judge` is a model's (`ModelJudge`), several that have to agree (evaluator/panel.py), or for experiments ground truth
+(evaluator/truth.py) or one that believes everything (evaluator/credulous.py).
 """
 
 import asyncio
@@ -35,7 +35,7 @@ Verdict: success | failure | undecided"""
 VOTE_TEMPERATURE = 0.7
 """Of votes after the first, and of replies asked for again."""
 
-NEWER_KEYS = frozenset({"quorum", "kind"})
+NEWER_KEYS = frozenset({"quorum", "kind", "flip_successes", "flip_failures"})
 """Settings that hashes of earlier prompts don't know: left at their default they don't change a hash."""
 
 _VERDICT = re.compile(r"^\s*verdict\s*:\s*[\[*\"']*(success|failure|undecided)[\]*\"'.]*\s*$", re.I | re.M)
@@ -65,29 +65,46 @@ class JudgeSettings(BaseModel):
     checked: bool = False
     """Whether the judge only quotes and the verdict is computed from its quotes (evaluator/claims.py), whatever it says
     itself: for the starter's judge, which is taught to answer so. A reply in another form is asked for again."""
-    kind: Literal["model", "truth"] = "model"
-    """``truth``: no model is asked, the verdict is ground truth. For experiments, on gold tasks of practice sites."""
+    kind: Literal["model", "truth", "credulous"] = "model"
+    """Two ask no model and are for experiments. ``truth``: the verdict is ground truth, on gold tasks of practice
+    sites. ``credulous``: whatever was answered is a success (evaluator/credulous.py)."""
+    flip_successes: float = Field(default=0.0, ge=0, le=1)
+    """With ``truth``: share of the true successes that are called failures all the same."""
+    flip_failures: float = Field(default=0.0, ge=0, le=1)
+    """With ``truth``: share of the true failures that are called successes."""
 
     @model_validator(mode="after")
-    def _a_quorum_decides(self) -> Self:
+    def _coherent(self) -> Self:
         if self.quorum is not None and not self.num_votes / 2 < self.quorum <= self.num_votes:
             raise ValueError(f"quorum: expected more than half of num_votes = {self.num_votes}, got {self.quorum}")
+        if (self.flip_successes or self.flip_failures) and self.kind != "truth":
+            raise ValueError(
+                f"flip_successes, flip_failures: expected 0 unless kind is 'truth', got kind {self.kind!r}"
+            )
         return self
 
 
-def render(trajectory: Trajectory, pictures: Sequence[bytes], settings: JudgeSettings) -> Prompt:
+def render(
+    trajectory: Trajectory, pictures: Sequence[bytes], settings: JudgeSettings, *, thoughts: bool = False
+) -> Prompt:
     """The judge's prompt.
 
     Args:
-        trajectory: The attempt; its thoughts are not used.
+        trajectory: The attempt; its thoughts are not used, but for `thoughts`.
         pictures: Its last screenshots, oldest first.
         settings: What to show.
+        thoughts: Shows what the agent thought too, to measure what that changes; never for a verdict that counts.
     """
     taken = [describe(step.action, step.observation) for step in trajectory.steps if step.action]
     actions = "\n".join(taken[-settings.max_actions :] if settings.max_actions else []) or "none"
     answer = trajectory.answer if trajectory.answer is not None else "(the agent gave no answer)"
     page = f"<page>\n{_fenced(trajectory.final)}\n</page>\n" if settings.page_text else ""
-    text = f"{page}Last actions:\n{_escape(actions)}\nAnswer: {_escape(answer)}\nTask: {trajectory.task.instruction}\n"
+    thought = "\n".join(step.thought for step in trajectory.steps if step.thought)
+    told = f"Thoughts of the agent:\n{_escape(thought)}\n" if thoughts else ""
+    text = (
+        f"{page}{told}Last actions:\n{_escape(actions)}\nAnswer: {_escape(answer)}\n"
+        f"Task: {trajectory.task.instruction}\n"
+    )
     return Prompt(SYSTEM, (*pictures, text))
 
 
@@ -159,17 +176,19 @@ class ModelJudge:
     """Where the trajectories' screenshots are."""
     settings: JudgeSettings
     name: str = "starter"
+    thoughts: bool = False
+    """Whether it is shown the agent's thoughts; see `render`."""
 
     @property
     def prompt_hash(self) -> str:
         """See `Judge`."""
-        return prompt_hash(self.settings)
+        return prompt_hash(self.settings) + (" with thoughts" if self.thoughts else "")
 
     async def __call__(self, trajectory: Trajectory) -> Verdict:
         """The model's verdict. Raises ModelError if it is out; nothing was decided then."""
         begun = time.monotonic()
         pictures = [self.blobs.get(blob) for blob in last_screenshots(trajectory, self.settings.num_screenshots)]
-        prompt = render(trajectory, pictures, self.settings)
+        prompt = render(trajectory, pictures, self.settings, thoughts=self.thoughts)
         if self.settings.quorum is None:
             votes = await self._until_doubted(prompt, trajectory)
             judgement, reason = _unanimous(votes)

@@ -4,9 +4,9 @@ A success or failure is one that all say; anything else is undecided, so it reac
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from evaluator.judge import Judge
+from evaluator.judge import Judge, ModelJudge
 from evaluator.verdict import Judgement, Verdict
 from policy.trajectory import Trajectory
 
@@ -45,3 +45,11 @@ class Panel:
             votes=tuple(vote for verdict in verdicts for vote in verdict.votes or (verdict.judgement,)),
             cost=sum(costs[1:], costs[0]) if costs else None,
         )
+
+
+def seeing_thoughts(judge: Judge) -> Judge:
+    """The same judge, or each of the same judges, but shown the agent's thoughts: to measure what that changes."""
+    if isinstance(judge, Panel):
+        return Panel(tuple(map(seeing_thoughts, judge.judges)))
+    assert isinstance(judge, ModelJudge), "others are shown nothing, says the config"
+    return replace(judge, thoughts=True)

@@ -1,7 +1,11 @@
 """Ground truth: what really happened, on practice sites, whose state can be read.
 
-For measuring, and for experiments that ask what a flawless judge would be worth (`TruthJudge`).
+For measuring, and for experiments that ask what a judge would be worth that never errs, or at known rates
+(`TruthJudge`).
 """
+
+import hashlib
+from dataclasses import dataclass
 
 from evaluator.verdict import Judgement, Verdict
 from policy.trajectory import Trajectory
@@ -31,23 +35,46 @@ class NoGroundTruthError(ValueError):
     """Ground truth was asked for where there is none."""
 
 
+@dataclass(frozen=True, slots=True)
 class TruthJudge:
-    """Ground truth as a `Judge`; it asks no model and is never undecided."""
+    """Ground truth as a `Judge`, by wish with errors at known rates; it asks no model and is never undecided.
 
-    name = "truth"
-    prompt_hash = ""
+    Which verdicts err depends on the trajectory's id alone, so a run that goes on errs alike.
+    """
+
+    flip_successes: float = 0.0
+    """Share of the true successes that it calls failures."""
+    flip_failures: float = 0.0
+    """Share of the true failures that it calls successes."""
+
+    @property
+    def name(self) -> str:
+        """What stands in its verdicts."""
+        return "truth with errors" if self.prompt_hash else "truth"
+
+    @property
+    def prompt_hash(self) -> str:
+        """The rates; empty where it never errs."""
+        rates = (self.flip_successes, self.flip_failures)
+        return f"flips {rates[0]:g} of successes, {rates[1]:g} of failures" if any(rates) else ""
 
     async def __call__(self, trajectory: Trajectory) -> Verdict:
-        """The truth. Raises NoGroundTruthError for tasks that aren't gold tasks of a practice site."""
+        """The truth, or its opposite. Raises NoGroundTruthError for tasks that aren't gold tasks of a practice site."""
         truth = ground_truth(trajectory)
         if truth is None:
             raise NoGroundTruthError(
                 f"trajectory {trajectory.id}: the truth is known only of attempts at gold tasks of practice sites"
             )
+        errs = _number_of(trajectory.id) < (self.flip_successes if truth else self.flip_failures)
         return Verdict(
             trajectory_id=trajectory.id,
-            judgement=Judgement.SUCCESS if truth else Judgement.FAILURE,
-            reason="ground truth",
+            judgement=Judgement.SUCCESS if truth is not errs else Judgement.FAILURE,
+            reason="ground truth, flipped" if errs else "ground truth",
             judge=self.name,
             prompt_hash=self.prompt_hash,
         )
+
+
+def _number_of(name: str) -> float:
+    """A number from 0 up to 1 that a name gives: as good as random, and always the same."""
+    return int.from_bytes(hashlib.sha256(f"flip {name}".encode()).digest()[:8]) / 2**64

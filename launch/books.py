@@ -27,6 +27,7 @@ class Phase(StrEnum):
     JUDGE = "judge"
     SEAL = "seal"
     TRAIN = "train"
+    GATE = "gate"
     PUBLISH = "publish"
     EVAL = "eval"
     DONE = "done"
@@ -41,10 +42,21 @@ class Purpose(StrEnum):
     """What an episode is for; only ``train`` ever reaches the learner."""
 
     TRAIN = "train"
+    AUDIT = "audit"
+    """Gold tasks on worlds of their own, attempted and judged beside those of ``train``, to measure the judge."""
     EVAL = "eval"
     """Gold tasks on held-out worlds of the training sites."""
     UNSEEN = "unseen"
     """Gold tasks on sites that are never trained on."""
+    INCUMBENT = "incumbent"
+    """Gold tasks on worlds of their own, attempted with the weights that the round began with."""
+    CANDIDATE = "candidate"
+    """The same tasks, attempted with the weights that the round has made."""
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether a judge is asked; weights are compared by ground truth alone."""
+        return self not in (Purpose.INCUMBENT, Purpose.CANDIDATE)
 
 
 class LedgerError(ValueError):
@@ -121,6 +133,27 @@ class WeightsRow:
     round: int
     path: str
     """Relative to the run directory, or absolute for the starter's."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateRow:
+    """How a round's new weights did against those that the round began with (launch/promotion.py)."""
+
+    round: int
+    candidate: int
+    """Version of the new weights."""
+    incumbent: int
+    """Version of those before."""
+    pairs: int
+    """Tasks that both attempted to an end of the agent's doing."""
+    wins: int
+    """Of these, those that only the new weights did."""
+    losses: int
+    """Those that only the weights before did."""
+    p: float
+    """Probability of at least so many losses if neither were better."""
+    promoted: bool
+    """Whether the next round begins with the new weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,9 +300,25 @@ class LedgerReader:
         rows = self._db.execute("SELECT version, parent, round, path FROM weights ORDER BY version")
         return [WeightsRow(*row) for row in rows]
 
+    def promoted_weights(self) -> list[WeightsRow]:
+        """The versions that the gate, where there is one, didn't refuse, oldest first."""
+        refused = {row.candidate for row in self.gates() if not row.promoted}
+        return [row for row in self.weights() if row.version not in refused]
+
     def newest_weights(self, before_round: int) -> WeightsRow:
-        """The newest version made before a round; the run's start has one."""
-        return [row for row in self.weights() if row.round < before_round][-1]
+        """The newest promoted version made before a round; the run's start has one."""
+        return [row for row in self.promoted_weights() if row.round < before_round][-1]
+
+    def gates(self) -> list[GateRow]:
+        """The comparisons of new weights with those before, oldest first."""
+        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'gates'").fetchone():
+            return []  # the run was begun by a program that compared none
+        rows = self._db.execute("SELECT * FROM gates ORDER BY round")
+        return [GateRow(*row, promoted=bool(promoted)) for *row, promoted in rows]
+
+    def gate(self, round: int) -> GateRow | None:
+        """The comparison in a round; None if there was none, or none yet."""
+        return next((row for row in self.gates() if row.round == round), None)
 
     def figures(self, round: int) -> str | None:
         """A round's figures as they were settled (JSON, launch/summary.py); None before that."""
@@ -277,7 +326,7 @@ class LedgerReader:
         return row[0] if row else None
 
     def metrics(self, round: int) -> dict[str, float]:
-        """All metrics of a round (keys ``propose/ rollout/ judge/ learn/ eval/ time/``)."""
+        """All metrics of a round (keys ``propose/ rollout/ judge/ audit/ learn/ gate/ eval/ time/``)."""
         return dict(self._db.execute("SELECT key, value FROM metrics WHERE round = ? ORDER BY key", (round,)))
 
     def events(self) -> list[EventRow]:

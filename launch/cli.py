@@ -143,7 +143,9 @@ def evaluate(
             help="A run's directory, or its name; with --suite also none: the config's starter.", metavar="RUN"
         ),
     ] = None,
-    weights: Annotated[int | None, typer.Option(help="Version to measure; default: the newest.", min=0)] = None,
+    weights: Annotated[
+        int | None, typer.Option(help="Version to measure; default: the newest promoted.", min=0)
+    ] = None,
     suite: Annotated[
         str | None,
         typer.Option(help="A benchmark suite: webvoyager, webarena, mind2web, or one of BrowserGym's (miniwob)."),
@@ -181,11 +183,12 @@ def evaluate(
 
 
 def _version(run: str, weights: int | None) -> tuple[Path, int, Path]:
-    """A run's directory, a version of its weights (None: the newest), and where that is."""
+    """A run's directory, a version of its weights (None: the newest promoted), and where that is."""
     run_dir = _run_dir(run)
     with Ledger.open_readonly(run_dir) as books:
         versions = {row.version: (run_dir / row.path).resolve() for row in books.weights()}
-    version = max(versions) if weights is None else weights
+        newest = max(row.version for row in books.promoted_weights())
+    version = newest if weights is None else weights
     if version not in versions:
         raise LedgerError(f"{run_dir}: no weights {version}; expected one of {sorted(versions)}")
     if not versions[version].is_dir():

@@ -124,7 +124,7 @@ class RolloutSettings(_Section):
     episodes_per_actor: int = Field(default=4, ge=1)
     """Episodes at once in one actor's browser."""
     tasks_per_round: int = Field(ge=1)
-    """Proposed tasks wanted per round, over all training websites."""
+    """Tasks wanted per round, over all training websites: proposed ones, and audits among them (`audit.share`)."""
     samples_per_task: int = Field(default=1, ge=1)
     """Episodes per proposed task."""
     tasks_per_world: int = Field(default=4, ge=1)
@@ -169,6 +169,35 @@ class CanarySettings(_Section):
     max_fooled: float = Field(default=0.1, ge=0, le=1)
     """The run stops, and learns nothing from the round, when the share of canaries that the judge called a success is
     above this, by the lower end of its 95 % interval; 1: it never stops, and the share is only recorded."""
+
+
+class AuditSettings(_Section):
+    """Measuring the judge on a round's own episodes: attempts at gold tasks of practice sites, never learned from."""
+
+    share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of `rollout.tasks_per_round` that are gold tasks, at least one, on worlds of their own: attempted and
+    judged like the others, to measure the judge. 0: none, since nothing is learned from them and few tell little."""
+    pool_rounds: int = Field(default=0, ge=0)
+    """Rounds before this one whose audits, by the same judge with the same prompt, count for the correction too."""
+    correct: bool = False
+    """Whether the learner's rewards are corrected for the judge's measured error (evaluator/noise.py)."""
+    thoughts_per_round: int = Field(default=0, ge=0)
+    """Finished practice episodes that are judged once more in each round, with the agent's thoughts shown, to measure
+    what these talk the judge into; 0: none."""
+    min_gap: float = Field(default=0.2, gt=0, lt=1)
+    """With `correct`, nothing is learned from a website on which the judge's true positive rate is not this much above
+    its false positive rate, not even by the far ends of their 95 % intervals: there its verdicts tell too little."""
+
+
+class PromotionSettings(_Section):
+    """Whether a round's new weights replace those that it began with: both attempt the same gold tasks, greedily."""
+
+    num_tasks: int = Field(default=0, ge=0)
+    """Gold tasks, on worlds of their own and others in every round; each is attempted twice. 0: new weights are always
+    promoted, since comparing takes its time, and few tasks would see large losses only."""
+    level: float = Field(default=0.05, gt=0, lt=1)
+    """New weights that are no worse are refused with at most this probability (one-sided exact sign test): smaller, and
+    only larger losses are seen."""
 
 
 class RetentionSettings(_Section):
@@ -227,10 +256,14 @@ class Config(_Section):
     """Further judges: what they and the judge don't agree on is undecided."""
     canaries: CanarySettings = CanarySettings()
     """Watching the judge."""
+    audit: AuditSettings = AuditSettings()
+    """Measuring the judge, and correcting rewards for its error."""
     selection: SelectionSettings = SelectionSettings()
     """Choosing what is learned from."""
     learner: LearnerSettings = LearnerSettings()
     """Updating the weights."""
+    promotion: PromotionSettings = PromotionSettings()
+    """Letting no weights through that are worse."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """Measuring."""
     retention: RetentionSettings = RetentionSettings()
@@ -248,6 +281,7 @@ class Config(_Section):
         if not self.websites_of("train"):
             raise ValueError("websites: expected at least one with role 'train'")
         self._check_algorithm()
+        self._check_audit()
         return self
 
     def _check_algorithm(self) -> None:
@@ -261,6 +295,23 @@ class Config(_Section):
         if algorithm.learns_from is LearnsFrom.GROUPS and self.rollout.samples_per_task < 2:
             raise ValueError(f"rollout.samples_per_task: expected at least 2, to compare, with {algorithm.name}")
 
+    def _check_audit(self) -> None:
+        """Raise ValueError where audits would leave no practice, or rewards can't be corrected by them."""
+        if self.num_audits >= self.rollout.tasks_per_round:
+            raise ValueError(f"audit.share: expected fewer audits than rollout.tasks_per_round, got {self.num_audits}")
+        if self.audit.thoughts_per_round and self.judge.kind != "model":
+            raise ValueError("audit.thoughts_per_round: expected 0 with a judge that asks no model (judge.kind)")
+        if self.audit.correct and not self.audit.share:
+            raise ValueError("audit.correct: expected audit.share above 0, else the judge's error isn't known")
+        if self.audit.correct and self.selection.same_answer:
+            raise ValueError("audit.correct: expected selection.same_answer = false, which changes what was measured")
+
+    @property
+    def num_audits(self) -> int:
+        """Of a round's tasks those that measure the judge."""
+        share, num_tasks = self.audit.share, self.rollout.tasks_per_round
+        return max(1, round(share * num_tasks)) if share else 0
+
     def endpoint(self, role: FrozenRole) -> EndpointSettings | None:
         """The remote model of a frozen role; None: it is served by the run."""
         return self.endpoints.judge if role == "judge" else self.endpoints.proposer
@@ -268,7 +319,7 @@ class Config(_Section):
     @property
     def frozen_roles(self) -> tuple[FrozenRole, ...]:
         """The frozen roles that a model plays."""
-        needless = {"judge": self.judge.kind == "truth", "proposer": self.rollout.gold_tasks}
+        needless = {"judge": self.judge.kind != "model", "proposer": self.rollout.gold_tasks}
         return tuple(role for role in FROZEN_ROLES if not needless[role])
 
     @property

@@ -6,16 +6,19 @@ Left out is what differs between runs that decide alike: times, costs, attempts,
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import astuple
 from pathlib import Path
 
+from evaluator.verdict import Verdict
 from launch.books import LedgerReader, Purpose
 from launch.gauge import CANARIES, JudgedCanaries
+from launch.thoughts import THOUGHTS, JudgedWithThoughts
 
 COMMIT = "COMMIT.json"
 
 
 def digest(books: LedgerReader) -> dict[str, str]:
-    """Hashes (sha256, hex) of the run's tasks, outcomes, truths, verdicts, canaries, manifests and weights."""
+    """Hashes (sha256, hex) of what a run decided: tasks, outcomes, truths, verdicts, gauges, and what it learned."""
     rows = books.trajectories()
     verdicts = (books.verdict(row.id) for row in rows)
     parts: dict[str, Iterable[object]] = {
@@ -26,10 +29,15 @@ def digest(books: LedgerReader) -> dict[str, str]:
             for task in books.tasks(row.round, purpose)
         ],
         "outcomes": [(row.id, row.outcome, row.num_steps, row.truth) for row in rows],
-        "verdicts": [verdict.model_dump(mode="json", exclude={"cost"}) for verdict in verdicts if verdict],
+        "verdicts": [_verdict(verdict) for verdict in verdicts if verdict],
         "canaries": [(path.name, _canary_verdicts(path)) for path in sorted((books.run_dir / CANARIES).glob("*.json"))],
+        "thoughts": [
+            (path.name, [_verdict(verdict) for verdict in _with_thoughts(path)])
+            for path in sorted((books.run_dir / THOUGHTS).glob("*.json"))
+        ],
         "manifests": [(row.round, _file_hash(path)) for row in books.rounds() if (path := books.manifest(row.round))],
         "weights": [(row.version, row.parent, _weight_hashes(books.run_dir / row.path)) for row in books.weights()],
+        "gates": [astuple(row) for row in books.gates()],
     }
     return {name: hashlib.sha256(json.dumps(list(items)).encode()).hexdigest() for name, items in parts.items()}
 
@@ -40,10 +48,18 @@ def _canary_verdicts(path: Path) -> list[object]:
         (
             canary.family,
             canary.trajectory.id,
-            canary.verdict and canary.verdict.model_dump(mode="json", exclude={"cost"}),
+            canary.verdict and _verdict(canary.verdict),
         )
         for canary in canaries
     ]
+
+
+def _with_thoughts(path: Path) -> Iterable[Verdict]:
+    return JudgedWithThoughts.model_validate_json(path.read_bytes()).verdicts
+
+
+def _verdict(verdict: Verdict) -> object:
+    return verdict.model_dump(mode="json", exclude={"cost"})
 
 
 def _file_hash(path: Path) -> str:

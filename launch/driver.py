@@ -211,7 +211,8 @@ async def _judge_rest(config: Config, ledger: Ledger) -> None:
         if "judge" in config.frozen_roles:
             team.models = await open_frozen(config, ledger.run_dir, ("judge",), stack)
         for row in ledger.rounds():
-            await stages.judge_missing(team, row.round, tuple(Purpose), Phase.JUDGE)
+            judged = tuple(purpose for purpose in Purpose if purpose.is_judged)
+            await stages.judge_missing(team, row.round, judged, Phase.JUDGE)
             summary.settle(ledger, row.round)
 
 

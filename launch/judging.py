@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from evaluator.judge import Judge, ModelJudge
+from evaluator.credulous import CredulousJudge
+from evaluator.judge import Judge, JudgeSettings, ModelJudge
 from evaluator.panel import Panel
+from evaluator.truth import TruthJudge
 from evaluator.verdict import Cost, Verdict
 from launch import config as configs
 from launch.config import Config, ConfigError
@@ -36,6 +38,17 @@ def seat(config: Config, generate: Generate, panel: Sequence[Judge], blobs: Blob
     """The judge that a config asks for: its model, with the panel where there is one."""
     judge = ModelJudge(generate, blobs, config.judge, config.judge_name)
     return Panel((judge, *panel)) if panel else judge
+
+
+def without_model(settings: JudgeSettings) -> Judge | None:
+    """The judge that asks no model; None: the settings are a model's."""
+    match settings.kind:
+        case "truth":
+            return TruthJudge(settings.flip_successes, settings.flip_failures)
+        case "credulous":
+            return CredulousJudge()
+        case "model":
+            return None
 
 
 def open_panel(config: Config, blobs: BlobStore) -> tuple[Judge, ...]:
@@ -65,7 +78,7 @@ def judged_by(config: Config, new: str | None, overrides: Sequence[str]) -> Conf
 def _change(data: dict, new: str) -> None:
     url, _, model = new.partition("#")
     folder = Path(new)
-    data["judge"] |= {"kind": "truth" if new == "truth" else "model"}
+    data["judge"] |= {"kind": "truth" if new == "truth" else "model", "flip_successes": 0, "flip_failures": 0}
     if new == "truth":
         return
     if "://" in new:
@@ -90,7 +103,7 @@ def slug(config: Config) -> str:
     """A name for a folder of this judge's verdicts: readable, and another one for another judge."""
     shaping = {"judge": True, "panel": True, "model": True, "endpoints": {"judge"}}
     identity = hashlib.sha256(config.model_dump_json(include=shaping).encode()).hexdigest()[:HEX_OF_IDENTITY]
-    name = "truth" if config.judge.kind == "truth" else config.judge_name
+    name = config.judge_name if config.judge.kind == "model" else config.judge.kind
     return f"{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-')}-{identity}"
 
 

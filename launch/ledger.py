@@ -8,13 +8,14 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from typing import IO
 
 from evaluator.verdict import Verdict
-from launch.books import DATABASE, LedgerError, LedgerReader, Phase, ProposalRow, Purpose, WeightsRow
+from launch.books import DATABASE, GateRow, LedgerError, LedgerReader, Phase, ProposalRow, Purpose, WeightsRow
 from policy.trajectory import Trajectory
 from proposer.propose import normal
 from proposer.task import Task
@@ -43,6 +44,8 @@ CREATE TABLE IF NOT EXISTS manifests (round INTEGER PRIMARY KEY, path TEXT NOT N
     num_samples INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS weights (version INTEGER PRIMARY KEY, parent INTEGER, round INTEGER NOT NULL,
     path TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS gates (round INTEGER PRIMARY KEY, candidate INTEGER NOT NULL, incumbent INTEGER NOT NULL,
+    pairs INTEGER NOT NULL, wins INTEGER NOT NULL, losses INTEGER NOT NULL, p REAL NOT NULL, promoted INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS metrics (round INTEGER, key TEXT, value REAL NOT NULL, PRIMARY KEY (round, key))
     WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS figures (round INTEGER PRIMARY KEY, figures TEXT NOT NULL);
@@ -116,28 +119,29 @@ class Ledger(LedgerReader):
             insert = "INSERT INTO proposals VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
             is_first = db.execute(insert, (*values, json.dumps(row.rejections, sort_keys=True))).rowcount > 0
             if is_first:
-                self._plan(row.round, Purpose.TRAIN, tasks, num_samples)
+                self._plan(row.round, Purpose.TRAIN, tasks, range(num_samples))
         if is_first:
             self._note_taken(tasks)
 
-    def plan(self, round: int, purpose: Purpose, tasks: Sequence[Task], num_samples: int) -> None:
-        """Want `num_samples` episodes of each task in a round."""
+    def plan(
+        self, round: int, purpose: Purpose, tasks: Sequence[Task], num_samples: int, *, first_sample: int = 0
+    ) -> None:
+        """Want `num_samples` episodes of each task in a round, numbered from `first_sample`.
+
+        Where two purposes of a round share tasks, their samples have other numbers.
+        """
         with self._transaction():
-            self._plan(round, purpose, tasks, num_samples)
+            self._plan(round, purpose, tasks, range(first_sample, first_sample + num_samples))
         self._note_taken(tasks)
 
-    def _plan(self, round: int, purpose: Purpose, tasks: Sequence[Task], num_samples: int) -> None:
+    def _plan(self, round: int, purpose: Purpose, tasks: Sequence[Task], samples: Iterable[int]) -> None:
         self._db.executemany(
             "INSERT INTO tasks VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             [(round, purpose, task.id, task.website.name, task.model_dump_json()) for task in tasks],
         )
         self._db.executemany(
             "INSERT INTO episodes (id, round, purpose, task_id, sample) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            [
-                (f"{round}-{task.id}-{sample}", round, purpose, task.id, sample)
-                for task in tasks
-                for sample in range(num_samples)
-            ],
+            [(f"{round}-{task.id}-{sample}", round, purpose, task.id, sample) for task in tasks for sample in samples],
         )
 
     def taken(self, website: str) -> Set[str]:
@@ -190,6 +194,13 @@ class Ledger(LedgerReader):
         """Commit a version whose directory is in place; the first one stands."""
         insert = "INSERT INTO weights VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
         self._db.execute(insert, (row.version, row.parent, row.round, row.path))
+
+    def commit_gate(self, row: GateRow, text: str) -> None:
+        """Commit what became of a round's new weights, with an event that says so; the first one stands."""
+        with self._transaction() as db:
+            insert = "INSERT INTO gates VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+            if db.execute(insert, astuple(row)).rowcount > 0:
+                self.add_event("gate", text, row.round)
 
     def set_figures(self, round: int, figures: str) -> None:
         """Settle a round's figures (JSON, launch/summary.py); settled again, the new ones count."""

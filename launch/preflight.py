@@ -131,10 +131,16 @@ def _truth(config: Config) -> Iterator[str]:
     live = [website.name for website in config.websites_of("train") if website.practice_site is None]
     if gold and live:
         yield f"rollout.gold_tasks: only practice sites have gold tasks, not {', '.join(live)}"
+    asked = {"audit.share": config.audit.share, "promotion.num_tasks": config.promotion.num_tasks}
+    if len(live) == len(config.websites_of("train")):
+        for key in (key for key, value in asked.items() if value):
+            yield f"{key}: only practice sites have gold tasks, and no website of role 'train' is one"
     if by_truth and config.run.rounds and not gold:
         yield "judge.kind: the truth of proposed tasks isn't known; practise on gold tasks (rollout.gold_tasks = true)"
-    if by_truth and (config.panel or config.canaries.per_round):
-        yield "judge.kind: the truth needs no panel and no canaries"
+    if by_truth and config.canaries.per_round:
+        yield "judge.kind: the truth of canaries isn't looked up; expected canaries.per_round = 0"
+    if config.judge.kind != "model" and config.panel:
+        yield f"judge.kind: a panel judges beside a model, not beside {config.judge.kind!r}"
 
 
 def _endpoints(config: Config) -> Iterator[str]:

@@ -96,7 +96,7 @@ async def rejudge(run_dir: Path, config: Config) -> Rejudged:
     folder = run_dir.resolve().with_name(f"{run_dir.resolve().name}-rejudge-{slug(config)}")
     blobs = BlobStore(run_dir / "blobs")
     with Ledger.open_readonly(run_dir) as books:
-        rows = [row for row in books.trajectories() if row.outcome.is_agents]
+        rows = [row for row in books.trajectories() if row.outcome.is_agents and row.purpose.is_judged]
         verdicts = VerdictFile(folder / VERDICTS)
         missing = [row for row in rows if row.id not in verdicts.by_id]
         work = Work(config.rollout.num_judgements, config.rollout.max_attempts)

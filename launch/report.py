@@ -11,10 +11,11 @@ import io
 import json
 import logging
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -236,6 +237,9 @@ def charts(data: ReportData) -> list[Markup]:
         curves("Success by ground truth, 95 % intervals", success_series(data.rounds)),
         curves("The judge against ground truth", _judge_series(data.rounds)),
         curves("Canaries that the judge called a success, 95 % intervals", [_canary_series(data.rounds)]),
+        curves("Succeeded audits that the judge called a success, 95 % intervals", audit_series(data.rounds, "tpr")),
+        curves("Failed audits that the judge called a success, 95 % intervals", audit_series(data.rounds, "fpr")),
+        curves("Success by the judge, with and without the agent's thoughts", _thoughts_series(data.rounds)),
         bars("Practice episodes by the judge's verdict", verdicts),
         bars("Episodes by outcome", outcomes),
         bars("Seconds by phase", seconds, " s"),
@@ -262,6 +266,10 @@ def _judge_series(rounds: Sequence[RoundSummary]) -> list[Series]:
         "precision": [(figures.round, figures.judge_precision) for figures in rounds],
         "recall": [(figures.round, figures.judge_recall) for figures in rounds],
     }
+    return _unmeasured_left_out(shares)
+
+
+def _unmeasured_left_out(shares: Mapping[str, Sequence[tuple[int, float | None]]]) -> list[Series]:
     return [
         Series(name, tuple(Point(number, share) for number, share in pairs if share is not None))
         for name, pairs in shares.items()
@@ -278,6 +286,28 @@ def _canary_series(rounds: Sequence[RoundSummary]) -> Series:
             if share.value is not None
         ),
     )
+
+
+def _thoughts_series(rounds: Sequence[RoundSummary]) -> list[Series]:
+    shares = {
+        "with thoughts": [(figures.round, figures.success_with_thoughts) for figures in rounds],
+        "without": [(figures.round, figures.success_without_thoughts) for figures in rounds],
+    }
+    return _unmeasured_left_out(shares)
+
+
+def audit_series(rounds: Sequence[RoundSummary], rate: Literal["tpr", "fpr"]) -> list[Series]:
+    """One of the judge's rates by round, a series for each website that was audited."""
+    websites = dict.fromkeys(website for figures in rounds for website in figures.audits)
+    points = {
+        website: tuple(
+            Point(figures.round, share, *(getattr(row, f"{rate}_{end}") for end in ("low", "high", "n")))
+            for figures in rounds
+            if (row := figures.audits.get(website)) and (share := getattr(row, rate)) is not None
+        )
+        for website in websites
+    }
+    return [Series(website, found) for website, found in points.items()]
 
 
 def _verdicts(rows: Iterable[TrajectoryRow], number: int) -> dict[str, int]:

@@ -21,9 +21,14 @@ DROPPED = ".dropped"
 
 
 def unneeded(books: LedgerReader, settings: RetentionSettings) -> list[Path]:
-    """Directories of the versions that need not be kept, oldest first."""
-    every = settings.keep_every
-    old = [row for row in books.weights()[: -settings.keep_last] if row.version and (not every or row.version % every)]
+    """Directories of the versions that need not be kept, oldest first.
+
+    Versions that the gate refused go with those of their time; they push no promoted one out.
+    """
+    every, newest = settings.keep_every, settings.keep_last
+    needed = {row.version for rows in (books.weights(), books.promoted_weights()) for row in rows[-newest:]}
+    rows = [row for row in books.weights() if row.version and row.version not in needed]
+    old = [row for row in rows if not every or row.version % every]
     directories = [books.run_dir / row.path for row in old]
     return [path for path in directories if path.is_dir() and is_inside(books.run_dir, path)]
 

@@ -18,6 +18,8 @@ Deviations from the paper:
 - each round learns from its own trajectories and, by config, from those of the last few, where the paper samples from
   a growing buffer;
 - the judge may also be undecided; undecided and infrastructure failures reach no reward, where the paper counts 0;
+- by config, some tasks only measure the judge, rewards are corrected for its error (launch/audit.py), and new weights
+  that do worse than those before on the same tasks aren't promoted (launch/promotion.py);
 - the learner trains LoRA matrices by default and merges them; generation and learning take turns;
 - success is measured every round with gold tasks on held-out worlds, by ground truth that the learner never sees.
 
@@ -55,6 +57,7 @@ async def run_rounds(team: Team) -> None:
         await perform(team, k, Phase.JUDGE, stages.judge)  # r = R(tau, c), the rest of them
         await perform(team, k, Phase.SEAL, stages.seal)  # D = {tau : r = 1}, balanced
         await perform(team, k, Phase.TRAIN, stages.train)  # pi_k -> pi_k+1
+        await perform(team, k, Phase.GATE, stages.gate)  # by config: is pi_k+1 no worse? else it stays pi_k
         await perform(team, k, Phase.PUBLISH, stages.publish)
         await perform(team, k, Phase.EVAL, stages.evaluate)
         stages.record(team, k)

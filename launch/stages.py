@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from evaluator.judge import Judge
-from launch import gauge, inbox, retention, summary
+from launch import audit, gauge, inbox, promotion, retention, summary, thoughts
 from launch.books import Episode, LedgerReader, Phase, ProposalRow, Purpose, TrajectoryRow, WeightsRow
 from launch.errors import RunFailed, WorkerLost
 from launch.team import Team
@@ -33,7 +33,11 @@ from sites.contract import gold_tasks
 logger = logging.getLogger(__name__)
 
 NUM_WORLDS = 1_000_000
-"""Training worlds are drawn from this many, so that two rounds hardly ever share one."""
+"""Worlds are drawn from this many of each sort, so that two rounds hardly ever share one."""
+PRACTISED = (Purpose.TRAIN, Purpose.AUDIT)
+"""Purposes of the episodes that a round's policy samples."""
+COMPARED = (Purpose.INCUMBENT, Purpose.CANDIDATE)
+"""Purposes of the episodes by which a round's weights are compared."""
 MIN_TO_BREAK = 10
 """Failures fewer than this stop no round, whatever their share."""
 
@@ -47,8 +51,13 @@ class Practice:
     num_tasks: int
 
 
-def plan_practice(websites: Sequence[Website], num_tasks: int, tasks_per_world: int, seed: int) -> list[Practice]:
-    """Where a round practises: tasks spread evenly over the websites, and over fresh worlds of practice sites."""
+def plan_practice(
+    websites: Sequence[Website], num_tasks: int, tasks_per_world: int, seed: int, worlds: str = "train"
+) -> list[Practice]:
+    """Where a round practises: tasks spread evenly over the websites, and over fresh worlds of practice sites.
+
+    `worlds` is the sort of worlds, as their names begin.
+    """
     rng = random.Random(seed)
     order = rng.sample(websites, len(websites))  # the remainder falls on other websites each round
     plan = []
@@ -57,8 +66,8 @@ def plan_practice(websites: Sequence[Website], num_tasks: int, tasks_per_world: 
             plan.append(Practice(website, None, share))
             continue
         num_worlds = math.ceil(share / tasks_per_world)
-        worlds = [f"train-{number}" for number in rng.sample(range(NUM_WORLDS), num_worlds)]
-        plan += [Practice(website, *pair) for pair in zip(worlds, spread(share, num_worlds), strict=True)]
+        names = [f"{worlds}-{number}" for number in rng.sample(range(NUM_WORLDS), num_worlds)]
+        plan += [Practice(website, *pair) for pair in zip(names, spread(share, num_worlds), strict=True)]
     return [practice for practice in plan if practice.num_tasks]
 
 
@@ -98,7 +107,10 @@ async def propose(team: Team, k: int) -> None:
     """c ~ C(. | z): tasks for fresh worlds of every training website, world after world, websites side by side."""
     rollout = team.config.rollout
     websites = team.config.websites_of("train")
-    plan = plan_practice(websites, rollout.tasks_per_round, rollout.tasks_per_world, team.seed(k, "worlds"))
+    num_audits = team.config.num_audits
+    team.ledger.plan(k, Purpose.AUDIT, _fresh_gold(team, k, num_audits, "audit"), rollout.samples_per_task)
+    num_tasks = rollout.tasks_per_round - num_audits
+    plan = plan_practice(websites, num_tasks, rollout.tasks_per_world, team.seed(k, "worlds"))
     done = {(row.website, row.world) for row in team.ledger.proposals(k)}
     missing = [practice for practice in plan if (practice.website.name, practice.world) not in done]
     if team.config.rollout.gold_tasks:
@@ -122,13 +134,32 @@ async def propose(team: Team, k: int) -> None:
 
 def _plan_gold(team: Team, k: int, practice: Practice) -> None:
     """In the place of proposals: some of a training world's gold tasks."""
-    website, world = practice.website, practice.world
-    assert world is not None, "a practice site's, says preflight"
-    golds = list(_gold_tasks(website, world, team.config.evaluation.max_moves))
-    rng = random.Random(team.seed(k, website.name, world))
-    chosen = rng.sample(golds, min(practice.num_tasks, len(golds)))
-    row = ProposalRow(k, website.name, world, len(golds), len(chosen), {"spare": len(golds) - len(chosen)})
+    golds = _golds_of(team, practice)
+    chosen = _some_of(team, k, practice)
+    row = ProposalRow(
+        k, practice.website.name, practice.world, len(golds), len(chosen), {"spare": len(golds) - len(chosen)}
+    )
     team.ledger.add_proposals(row, chosen, team.config.rollout.samples_per_task)
+
+
+def _fresh_gold(team: Team, k: int, num_tasks: int, worlds: str) -> list[Task]:
+    """Gold tasks of the training websites that are practice sites, on worlds of that sort, others in every round."""
+    websites = [website for website in team.config.websites_of("train") if website.practice_site is not None]
+    per_world, seed = team.config.rollout.tasks_per_world, team.seed(k, worlds)
+    plan = plan_practice(websites, num_tasks, per_world, seed, worlds) if num_tasks else []
+    return [task for practice in plan for task in _some_of(team, k, practice)]
+
+
+def _some_of(team: Team, k: int, practice: Practice) -> list[Task]:
+    """As many gold tasks of a world as are to be practised, or all of them."""
+    golds = _golds_of(team, practice)
+    rng = random.Random(team.seed(k, practice.website.name, practice.world))
+    return rng.sample(golds, min(practice.num_tasks, len(golds)))
+
+
+def _golds_of(team: Team, practice: Practice) -> list[Task]:
+    assert practice.world is not None, "a practice site's, says preflight"
+    return list(_gold_tasks(practice.website, practice.world, team.config.evaluation.max_moves))
 
 
 async def _propose_in_world(team: Team, k: int, practice: Practice, held_out: set[str], generate: Generate) -> None:
@@ -175,8 +206,8 @@ def _measured(team: Team, purpose: Purpose) -> list[Task]:
 
 
 async def roll_out(team: Team, k: int) -> None:
-    """tau ~ pi_k(. | c): every planned training episode; each is judged while others still roll out."""
-    await _collect(team, k, (Purpose.TRAIN,), Phase.ROLLOUT, team.ledger.newest_weights(before_round=k))
+    """tau ~ pi_k(. | c): every planned training episode, and audits; each is judged while others still roll out."""
+    await _collect(team, k, PRACTISED, Phase.ROLLOUT, team.ledger.newest_weights(before_round=k))
 
 
 async def _collect(team: Team, k: int, purposes: Sequence[Purpose], phase: Phase, weights: WeightsRow) -> None:
@@ -203,7 +234,7 @@ async def _collect(team: Team, k: int, purposes: Sequence[Purpose], phase: Phase
         num_done += 1
         team.watch(k, phase, num_done, num_wanted)
         _break_on_failures(team, k, purposes)
-        if trajectory.outcome.is_agents and streaming:
+        if trajectory.outcome.is_agents and streaming and episode.purpose.is_judged:
             team.judging.append(asyncio.create_task(_judge(team, trajectory, streaming)))
 
     await team.each(range(len(missing)), attempt, team.workers.num_slots)
@@ -225,8 +256,9 @@ def _leave(team: Team, episode: Episode, why: str) -> Trajectory:
 
 def _order(team: Team, episode: Episode, policy: EndpointSettings, weights: WeightsRow) -> Order:
     agent = team.config.rollout.agent
-    temperature = agent.temperature if episode.purpose is Purpose.TRAIN else 0.0
-    sampling = Sampling(temperature, agent.max_tokens, team.seed(episode.id))
+    temperature = agent.temperature if episode.purpose in PRACTISED else 0.0
+    drawn = (episode.round, episode.task.id) if episode.purpose in COMPARED else (episode.id,)  # alike for both weights
+    sampling = Sampling(temperature, agent.max_tokens, team.seed(*drawn))
     return Order(episode.id, episode.task, policy, weights.version, sampling)
 
 
@@ -296,8 +328,9 @@ async def _judge(team: Team, trajectory: Trajectory, judge: Judge) -> None:
 
 
 async def judge(team: Team, k: int) -> None:
-    """r = R(tau, c): the verdicts of the round's training trajectories that are still missing, and on canaries."""
-    await judge_missing(team, k, (Purpose.TRAIN,), Phase.JUDGE)
+    """r = R(tau, c): the verdicts of the round's trajectories and audits that are still missing, and on canaries."""
+    await judge_missing(team, k, PRACTISED, Phase.JUDGE)
+    await thoughts.measure_gap(team, k)
     await gauge.watch_judge(team, k)
 
 
@@ -340,12 +373,17 @@ async def seal(team: Team, k: int) -> None:
         return
     config = team.config
     attempts = judged_attempts(team.ledger, k, config.selection.replay_rounds)
+    metrics: dict[str, float] = {}
+    if config.audit.correct:
+        corrected = audit.correct(team.ledger, k, attempts, config.audit)
+        attempts, metrics = corrected.attempts, corrected.counts
     selection = select(attempts, config.selection, config.learner.algorithm.learns_from, team.seed(k, "selection"))
     path = f"manifests/round-{k:04d}.json"
     manifest = Manifest(round=k, samples=selection.samples, attempts=selection.attempts)
     sha256 = write_manifest(team.run_dir / path, manifest)
     crash_point("seal:written")
-    team.ledger.set_metrics(k, {f"learn/{key}": value for key, value in selection.counts.items()})
+    metrics = {**metrics, **selection.counts}
+    team.ledger.set_metrics(k, {f"learn/{key}": value for key, value in metrics.items()})
     team.ledger.commit_manifest(k, path, sha256, len(selection.samples))
     crash_point("seal:committed")
 
@@ -374,8 +412,26 @@ def _leave_unchanged(team: Team, k: int, why: str) -> None:
     team.ledger.add_event("unchanged", f"{why}, so the weights stay as they are", k)
 
 
+async def gate(team: Team, k: int) -> None:
+    """Whether pi_k+1 is promoted: it is unless it loses to pi_k, on the same gold tasks, by more than chance."""
+    settings, incumbent = team.config.promotion, team.ledger.newest_weights(before_round=k)
+    candidate = next((row for row in team.ledger.weights() if row.round == k), None)
+    if not settings.num_tasks or candidate is None or team.ledger.gate(k):
+        return
+    tasks = _fresh_gold(team, k, settings.num_tasks, "gate")
+    for number, (purpose, weights) in enumerate(zip(COMPARED, (incumbent, candidate), strict=True)):
+        team.ledger.plan(k, purpose, tasks, num_samples=1, first_sample=number)
+        await _collect(team, k, (purpose,), Phase.GATE, weights)
+    row = promotion.compare(team.ledger, k, candidate, incumbent, settings)
+    crash_point("gate:compared")
+    team.ledger.set_metrics(k, promotion.metrics(row))
+    team.ledger.commit_gate(row, promotion.in_words(row, settings))
+    logger.log(logging.INFO if row.promoted else logging.WARNING, "round %d: %s", k, promotion.in_words(row, settings))
+    crash_point("gate:committed")
+
+
 async def publish(team: Team, k: int) -> None:
-    """The policy's servers answer with the newest weights."""
+    """The policy's servers answer with the newest promoted weights."""
     await team.serve(team.ledger.newest_weights(before_round=k + 1))
 
 

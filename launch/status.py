@@ -9,6 +9,8 @@ from launch.ledger import Ledger, writer
 from policy.server_record import ServerRecord
 
 NUM_EVENTS = 5
+USUAL = (Purpose.TRAIN, Purpose.EVAL, Purpose.UNSEEN)
+"""Purposes that are told of in every round; the others where the config asks for them."""
 
 
 def describe(run_dir: Path) -> Iterator[str]:
@@ -16,7 +18,7 @@ def describe(run_dir: Path) -> Iterator[str]:
     with Ledger.open_readonly(run_dir) as books:
         yield f"{run_dir}: {_driver(run_dir)}, {_place(books)}"
         yield from _episodes(books)
-        yield f"  weights: version {max((row.version for row in books.weights()), default=None)}"
+        yield f"  weights: version {max((row.version for row in books.promoted_weights()), default=None)}"
         yield from _servers(run_dir)
         yield from (f"  {event.kind}: {event.text}" for event in books.events()[-NUM_EVENTS:])
 
@@ -34,6 +36,8 @@ def _place(books: LedgerReader) -> str:
 def _episodes(books: LedgerReader) -> Iterator[str]:
     for row in books.rounds()[-1:]:
         for purpose in Purpose:
+            if purpose not in USUAL and not books.num_episodes(row.round, purpose):
+                continue
             rows = books.trajectories(row.round, purpose)
             num_judged = sum(row.judgement is not None for row in rows)
             num_out = sum(episode.attempts > 0 for episode in books.missing_episodes(row.round, purpose))

@@ -14,7 +14,9 @@ from rich import box
 from rich.table import Table
 
 from evaluator.agreement import agreement, wilson
-from launch.books import LedgerReader, Phase, Purpose, TrajectoryRow
+from launch import audit
+from launch.audit import AuditFigures
+from launch.books import GateRow, LedgerReader, Phase, Purpose, TrajectoryRow
 from launch.inbox import write_atomic
 from launch.ledger import Ledger
 from policy.trajectory import Outcome
@@ -52,6 +54,16 @@ class RoundSummary(BaseModel):
     """Attempts that can't be a success (launch/gauge.py) which the judge was shown."""
     canaries_fooled: int = 0
     """Those that it called a success."""
+    thoughts_judged: int = 0
+    """Episodes judged once more with the agent's thoughts shown (launch/thoughts.py)."""
+    success_with_thoughts: float | None = None
+    """Share of them that the judge called a success then."""
+    success_without_thoughts: float | None = None
+    """Share of them that it called a success without."""
+    audits: dict[str, AuditFigures] = {}
+    """What audits tell of the judge, by website (launch/audit.py)."""
+    gate: GateRow | None = None
+    """How the round's new weights did against those before; None: they weren't compared."""
     tasks_proposed: int
     """Tasks that the proposer wrote."""
     tasks_kept: int
@@ -97,6 +109,11 @@ def summarise_round(ledger: LedgerReader, k: int) -> RoundSummary:
         judge_recall=judged.recall.value,
         canaries=int(metrics.get("canary/judged", 0)),
         canaries_fooled=int(metrics.get("canary/fooled", 0)),
+        thoughts_judged=int(metrics.get("thoughts/judged", 0)),
+        success_with_thoughts=metrics.get("thoughts/with"),
+        success_without_thoughts=metrics.get("thoughts/without"),
+        audits=audit.by_website(ledger, k),
+        gate=ledger.gate(k),
         tasks_proposed=sum(row.num_proposed for row in proposals),
         tasks_kept=sum(row.num_kept for row in proposals),
         episodes=sum(ledger.num_episodes(k, purpose) for purpose in Purpose),
@@ -133,7 +150,7 @@ def _truth_and_verdict(ledger: LedgerReader, rows: Iterable[TrajectoryRow]):
 
 
 def round_metrics(ledger: LedgerReader, k: int) -> dict[str, float]:
-    """The metrics of a round that follow from its rows (keys ``propose/ rollout/ judge/ eval/``)."""
+    """The metrics of a round that follow from its rows (keys ``propose/ rollout/ judge/ audit/ eval/``)."""
     figures = summarise_round(ledger, k)
     rows = ledger.trajectories(k)
     train_rows = [row for row in rows if row.purpose is Purpose.TRAIN]
@@ -161,6 +178,7 @@ def round_metrics(ledger: LedgerReader, k: int) -> dict[str, float]:
         "eval/unseen_success": figures.unseen_success,
         "eval/n": figures.n,
         "eval/unseen_n": figures.unseen_n,
+        **audit.metrics(figures.audits),
     }
     for outcome in Outcome:
         metrics[f"rollout/outcome/{outcome}"] = sum(row.outcome is outcome for row in train_rows)

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from evaluator.judge import Judge
-from evaluator.truth import TruthJudge
 from launch.books import Phase, WeightsRow
 from launch.config import Config, FrozenRole
 from launch.errors import Stopped
-from launch.judging import open_panel, seat
+from launch.judging import open_panel, seat, without_model
 from launch.ledger import Ledger
 from launch.storage import open_storage
 from launch.tracking import Tracker
@@ -81,13 +80,13 @@ class Team:
 
     async def judge(self) -> Judge:
         """The judge; one that takes turns is loaded into the policy's servers."""
-        if self.config.judge.kind == "truth":
-            return TruthJudge()
+        if judge := without_model(self.config.judge):
+            return judge
         return seat(self.config, await self.model("judge"), self.panel, self.blobs)
 
     async def streaming_judge(self) -> Judge | None:
         """The judge, if it can be asked while episodes roll out; None where it takes turns with the policy."""
-        return await self.judge() if "judge" in self.models or self.config.judge.kind == "truth" else None
+        return await self.judge() if "judge" in self.models or self.config.judge.kind != "model" else None
 
     def weights_dir(self, weights: WeightsRow) -> Path:
         """Directory of a version."""
@@ -186,8 +185,8 @@ async def open_frozen(
 @contextlib.asynccontextmanager
 async def open_judge(config: Config, directory: Path, blobs: BlobStore) -> AsyncIterator[Judge]:
     """A config's judge apart from any run; a server started for it writes its log into `directory`/logs."""
-    if config.judge.kind == "truth":
-        yield TruthJudge()
+    if judge := without_model(config.judge):
+        yield judge
         return
     async with contextlib.AsyncExitStack() as stack:
         models = await open_frozen(config, directory, ("judge",), stack)

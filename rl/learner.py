@@ -154,7 +154,7 @@ def lessons_of(data: Manifest, algorithm: Algorithm) -> Lessons:
     advantages = {
         attempt.trajectory_id: advantage
         for group in groups.values()
-        for attempt, advantage in zip(group, algorithm.advantages([a.reward for a in group]), strict=True)
+        for attempt, advantage in zip(group, algorithm.advantages([a.worth for a in group]), strict=True)
     }
     return Lessons([sample for sample in data.samples if advantages[sample.trajectory_id]], advantages)
 

@@ -55,8 +55,15 @@ class Attempt(_Record):
     """Attempts of one group are attempts at one task."""
     reward: Literal[0, 1]
     """The judge's: 1 for a success, 0 for a failure. An undecided attempt is not listed, so it is neither."""
+    corrected: float | None = None
+    """The reward corrected for how the judge was measured to err (evaluator/noise.py); None: it isn't corrected."""
     age: int = Field(default=0, ge=0)
     """Rounds since it was made; above 0: it is learned from again."""
+
+    @property
+    def worth(self) -> float:
+        """What is learned from: the corrected reward where there is one."""
+        return self.reward if self.corrected is None else self.corrected
 
 
 class Manifest(_Record):

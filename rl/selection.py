@@ -58,6 +58,8 @@ class Judged:
     judgement: Judgement
     age: int = 0
     """Rounds since it was made."""
+    corrected: float | None = None
+    """Its reward corrected for the judge's error; None: it isn't corrected. What is selected doesn't depend on it."""
 
     @property
     def is_success(self) -> bool:
@@ -210,7 +212,13 @@ def _selection(samples: Iterable[Sample], groups: Iterable[Sequence[Judged]], co
 def _attempt(attempt: Judged) -> Attempt:
     trajectory = attempt.trajectory
     reward = 1 if attempt.is_success else 0
-    return Attempt(trajectory_id=trajectory.id, group=trajectory.task.id, reward=reward, age=attempt.age)
+    return Attempt(
+        trajectory_id=trajectory.id,
+        group=trajectory.task.id,
+        reward=reward,
+        corrected=attempt.corrected,
+        age=attempt.age,
+    )
 
 
 def _has_tokens(step: Step) -> bool:

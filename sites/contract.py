@@ -1,9 +1,9 @@
 """What a practice site is: content made from a seed, a small mutable state, pages, and gold tasks.
 
-A *world* is one generated instance of a site, named ``train-17`` or ``heldout-3``. Its content (products, threads,
-articles) is immutable and shared; its state (cart, posts, settings) belongs to one episode, is plain JSON, and is
-read, copied and put back by method call in the process that serves it, never over HTTP: a page's scripts can't
-reach it.
+A *world* is one generated instance of a site, named ``train-17`` or ``heldout-3``, or after what else it is for:
+``audit-5`` (measuring the judge), ``gate-2`` (comparing weights). Its content (products, threads, articles) is
+immutable and shared; its state (cart, posts, settings) belongs to one episode, is plain JSON, and is read, copied and
+put back by method call in the process that serves it, never over HTTP: a page's scripts can't reach it.
 """
 
 import json
@@ -107,11 +107,15 @@ class World:
 
 
 def split_of(world: str) -> Split:
-    """The split in a world's name. Raises ValueError if it is not ``train-<n>`` or ``heldout-<n>``."""
-    match = re.fullmatch(r"(train|heldout)-\d+", world)
+    """The split whose proper names a world is made of: held-out ones in ``heldout-<n>`` only.
+
+    Raises:
+        ValueError: the name is not ``train-<n>``, ``audit-<n>``, ``gate-<n>`` or ``heldout-<n>``.
+    """
+    match = re.fullmatch(r"(train|audit|gate|heldout)-\d+", world)
     if not match:
-        raise ValueError(f"world {world!r}: expected train-<n> or heldout-<n>")
-    return "train" if match[1] == "train" else "heldout"
+        raise ValueError(f"world {world!r}: expected train-<n>, audit-<n>, gate-<n> or heldout-<n>")
+    return "heldout" if match[1] == "heldout" else "train"
 
 
 @lru_cache(maxsize=512)

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from evaluator.agreement import Measured, agreement, breakdown, unanimity, wilson
+from evaluator.credulous import CredulousJudge
 from evaluator.judge import JudgeSettings, ModelJudge, last_screenshots, parse, prompt_hash, render
 from evaluator.panel import Panel
 from evaluator.truth import NoGroundTruthError, TruthJudge, gold_task, ground_truth
@@ -157,6 +159,30 @@ async def test_the_truth_judges_gold_tasks_and_refuses_others() -> None:
     assert (await TruthJudge()(gold_attempt(answer="$0.01"))).judgement is Judgement.FAILURE
     with pytest.raises(NoGroundTruthError, match="trajectory t: the truth is known only of"):
         await TruthJudge()(trajectory("t"))
+
+
+@pytest.mark.asyncio
+async def test_the_truth_errs_at_the_rates_that_are_set_always_on_the_same_attempts_and_says_so() -> None:
+    judge = TruthJudge(flip_successes=0.1, flip_failures=0.3)
+    for answer, rate, right in ((None, 0.1, Judgement.SUCCESS), ("$0.01", 0.3, Judgement.FAILURE)):
+        attempts = [gold_attempt(answer=answer).model_copy(update={"id": f"t{number}"}) for number in range(500)]
+        verdicts = [await judge(attempt) for attempt in attempts]
+        assert sum(verdict.judgement is not right for verdict in verdicts) / 500 == pytest.approx(rate, abs=0.05)
+        assert verdicts == [await judge(attempt) for attempt in attempts]
+        assert {verdict.judge for verdict in verdicts} == {"truth with errors"}
+    assert (TruthJudge().name, TruthJudge().prompt_hash) == ("truth", "")
+
+
+@pytest.mark.asyncio
+async def test_the_credulous_judge_believes_every_answer() -> None:
+    assert (await CredulousJudge()(gold_attempt(answer="$0.01"))).judgement is Judgement.SUCCESS
+    silent = gold_attempt(Outcome.STEP_LIMIT).model_copy(update={"answer": None})
+    assert (await CredulousJudge()(silent)).judgement is Judgement.FAILURE
+
+
+def test_only_the_truth_can_be_told_to_err() -> None:
+    with pytest.raises(ValidationError, match="expected 0 unless kind is 'truth', got kind 'model'"):
+        JudgeSettings(flip_failures=0.1)
 
 
 def test_agreement_is_told_by_site_and_by_kind_where_kinds_are_known() -> None:

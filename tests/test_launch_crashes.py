@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 import policy.crash
 from bench.chaos import POINTS
 from bench.scripted import ROLES, Call, wander
+from evaluator.truth import gold_task
 from launch import config as configs
 from launch import inbox
 from launch.books import Purpose, WeightsRow
@@ -39,6 +40,7 @@ from proposer.generate import Prompt, Response, Sampling
 from proposer.look import Look
 from proposer.task import Website
 from rl.learner import LearnerSettings
+from rl.manifest import read_manifest
 from tests.makers import picture, step, trajectory
 
 REACHED = sorted(point for point in POINTS if not point.startswith(("learn:", "publish:", "worker:")))
@@ -67,14 +69,18 @@ class Hands:
 
     async def run(self, order: Order) -> str:
         number = number_of(order.trajectory_id)
+        gold = gold_task(order.task.gold_id).goal if order.task.gold_id else None
+        is_right = number_of(order.trajectory_id, "truth") % 2
         outcome = (Outcome.FINISHED, Outcome.FINISHED, Outcome.STUCK, Outcome.SITE_ERROR)[number % 4]
         screenshot = BlobStore(self.run_dir / "blobs").put(picture())
+        answer = gold.answers[0] if gold and gold.answers and is_right else "blue"
+        state = {"location": "/"} | gold.state if gold and is_right else {}
         steps = tuple(step(number * 10 + index, screenshot=screenshot) for index in range(1 + number % 3))
         final = steps[-1].observation
         return inbox.deliver(
             self.run_dir,
-            trajectory(order.trajectory_id, task="-", outcome=outcome, answer="blue", final=final).model_copy(
-                update={"task": order.task, "steps": steps}
+            trajectory(order.trajectory_id, task="-", outcome=outcome, answer=answer, final=final).model_copy(
+                update={"task": order.task, "steps": steps, "final_state": state}
             ),
         )
 
@@ -104,9 +110,16 @@ async def answer(prompt: Prompt, sampling: Sampling) -> Response:
 
 
 def load(directory: Path) -> Config:
-    changes = {"run.runs_dir": directory, "run.name": "run", "run.rounds": ROUNDS, "rollout.tasks_per_round": 5}
+    changes = {"run.runs_dir": directory, "run.name": "run", "run.rounds": ROUNDS, "rollout.tasks_per_round": 7}
     changes |= {"evaluation.num_tasks": 0, "evaluation.unseen_num_tasks": 0, "judge.checked": "false"}
-    changes |= {"canaries.per_round": 4, "canaries.max_fooled": 1}
+    changes |= {"canaries.per_round": 4, "canaries.max_fooled": 1, "selection.same_answer": "false"}
+    changes |= {
+        "audit.share": 0.4,
+        "audit.correct": "true",
+        "audit.thoughts_per_round": 3,
+        "promotion.num_tasks": 6,
+        "promotion.level": 0.5,
+    }
     changes |= {"proposer.grounded": "false", "proposer.max_per_opening": 9, "run.stop_free_disk_gb": 0}
     return configs.load("quickstart", [*(f"{key}={value}" for key, value in changes.items()), "tracking.wandb=off"])
 
@@ -167,7 +180,11 @@ def test_an_unbroken_run_learns_in_every_round(tmp_path: Path) -> None:
     start(load(tmp_path))
     with Ledger.open_readonly(tmp_path / "run") as books:
         assert [row.version for row in books.weights()] == [0, 1, 2]
+        assert [row.promoted for row in books.gates()] == [True, False]
         assert {row.judgement for row in books.trajectories()} > {None}
+        assert {row.truth for row in books.trajectories(purpose=Purpose.AUDIT)} >= {True, False}
+        attempts = read_manifest(tmp_path / "run" / "manifests" / "round-0001.json").attempts
+        assert any(attempt.corrected not in (0, 1) for attempt in attempts)
 
 
 @pytest.mark.parametrize("point", REACHED)

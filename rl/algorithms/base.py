@@ -76,7 +76,10 @@ class Algorithm(BaseModel):
         return False
 
     def advantages(self, rewards: Sequence[float]) -> list[float]:
-        """Advantages of a group's attempts from their rewards, 1 or 0; 0: there is nothing to learn from it."""
+        """Advantages of a group's attempts from their rewards; 0: there is nothing to learn from it.
+
+        Rewards are 1 or 0, or, corrected for the judge's error, somewhat more and less (evaluator/noise.py).
+        """
         raise NotImplementedError
 
     def loss(self, batch: Batch) -> Loss:
