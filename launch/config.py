@@ -260,6 +260,9 @@ class Config(_Section):
             raise ValueError(f"selection.replay_rounds: expected 0 with {algorithm.name}, which is on-policy")
         if algorithm.learns_from is LearnsFrom.GROUPS and self.rollout.samples_per_task < 2:
             raise ValueError(f"rollout.samples_per_task: expected at least 2, to compare, with {algorithm.name}")
+        limit, size = selection.max_trajectories, self.rollout.samples_per_task
+        if algorithm.learns_from is LearnsFrom.GROUPS and limit is not None and limit < size:
+            raise ValueError(f"selection.max_trajectories: expected room for a group of {size} with {algorithm.name}")
 
     def endpoint(self, role: FrozenRole) -> EndpointSettings | None:
         """The remote model of a frozen role; None: it is served by the run."""
