@@ -69,6 +69,9 @@ class LearnerSettings(BaseModel):
     """Gradients are clipped to this norm."""
     max_loss: float = Field(default=20.0, gt=0)
     """A batch whose loss is further from 0 than this, or isn't a number, stops the update."""
+    max_mismatch_kl: float = Field(default=0.1, gt=0)
+    """Where learner and server differ by more than this (KL, nats a token) on what was just sampled, the update stops
+    before its first step: they don't compute the same policy. bf16 alone makes 0.0002 to 0.003."""
     image_px: int | None = Field(default=256, ge=16)
     """Longest side (pixels) of the pictures, the same as served."""
     seed: int = Field(default=0, ge=0)
@@ -79,7 +82,7 @@ class LearnerSettings(BaseModel):
     """Seconds from one checkpoint of an update to the next: what a killed update loses at most, and one more step."""
 
 
-WITHOUT_EFFECT = {"micro_tokens", "max_loss", "num_threads", "checkpoint_s"}
+WITHOUT_EFFECT = {"micro_tokens", "max_loss", "max_mismatch_kl", "num_threads", "checkpoint_s"}
 """Settings that say how an update is computed, not what comes out of it (but for rounding): they may be changed, say
 after memory ran out, and it still goes on from its checkpoint."""
 
@@ -93,6 +96,8 @@ class Lessons:
     """By trajectory."""
     starter_logprobs: Mapping[tuple[str, int], Sequence[float]] = field(default_factory=dict)
     """By trajectory and step; empty unless the algorithm asks for them."""
+    fresh: Sequence[Sample] = ()
+    """Those samples that the parent sampled: steps of this round's attempts, not of earlier ones'."""
 
 
 def update(
@@ -116,8 +121,8 @@ def update(
         its last checkpoint. Writing the weights is not in it.
 
     Raises:
-        LearnerError: a loss, a gradient or the new weights were not a number or exploded, or a picture isn't what was
-            sealed; `out` wasn't written.
+        LearnerError: a loss, a gradient or the new weights were not a number or exploded, a picture isn't what was
+            sealed, or learner and server don't agree on the tokens that were sampled; `out` wasn't written.
         ValueError: the manifest can't be read, or the starter is needed and wasn't given.
     """
     from rl.model import checkpoint_path, read_commit, remove_leftovers  # torch is heavy; settings are read without it
@@ -156,7 +161,9 @@ def lessons_of(data: Manifest, algorithm: Algorithm) -> Lessons:
         for group in groups.values()
         for attempt, advantage in zip(group, algorithm.advantages([a.reward for a in group]), strict=True)
     }
-    return Lessons([sample for sample in data.samples if advantages[sample.trajectory_id]], advantages)
+    samples = [sample for sample in data.samples if advantages[sample.trajectory_id]]
+    new = {attempt.trajectory_id for attempt in data.attempts if attempt.age == 0}
+    return Lessons(samples, advantages, fresh=[sample for sample in samples if sample.trajectory_id in new])
 
 
 def _check_pictures(samples: Sequence[Sample], blobs: BlobStore) -> None:
@@ -213,7 +220,8 @@ def _make_weights(
     began = time.monotonic()
     training = Training(load_model(parent, settings), settings)
     if not _resume(training, checkpoint_path(out), origin):
-        training.progress.parity = measure_parity(training.model, lessons.samples, blobs, settings)
+        training.progress.parity = measure_parity(training.model, lessons.fresh, blobs, settings)
+        _check_parity(training.progress.parity, settings)
     began -= training.progress.seconds  # as if the attempts before had ended just now
     due = time.monotonic() + settings.checkpoint_s
     for _ in training.steps(lessons, blobs):
@@ -228,6 +236,18 @@ def _make_weights(
     commit = {**origin, "metrics": metrics}
     save_weights(training.model, parent, out, commit, image_px=settings.image_px)
     return metrics
+
+
+def _check_parity(parity: Mapping[str, float], settings: LearnerSettings) -> None:
+    """Raise LearnerError where learner and server don't compute the same policy."""
+    if not parity:
+        logger.warning("no log-probs were recorded with this round's tokens: whether the server agrees isn't known")
+    elif not parity["learn/mismatch_kl"] <= settings.max_mismatch_kl:
+        found = ", ".join(f"{name.removeprefix('learn/')} {value:.4g}" for name, value in parity.items())
+        raise LearnerError(
+            f"learner and server disagree: {found}; expected a mismatch_kl of at most {settings.max_mismatch_kl} "
+            "(learner.max_mismatch_kl); nothing was trained"
+        )
 
 
 def _resume(training: "Training", checkpoint: Path, origin: Mapping[str, Any]) -> bool:
@@ -339,7 +359,7 @@ class Training:
             loss = self._loss(micro, lessons, blobs, _num_tokens(batch))
             loss.total.backward()
             total += loss.total.item()
-            for name, value in loss.sums.items():
+            for name, value in {"masked_share": loss.num_masked, **loss.sums}.items():
                 self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
         return total
 

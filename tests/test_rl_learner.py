@@ -400,6 +400,33 @@ def test_parity_is_zero_against_the_models_own_logprobs(tiny: Path, blobs: BlobS
     assert parity["learn/mismatch_kl"] == pytest.approx(0, abs=1e-4)
 
 
+def test_an_update_whose_server_computed_another_policy_stops_before_anything_is_trained(
+    tiny: Path, tmp_path: Path, samples: list[Sample], caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest, out = tmp_path / "manifests" / "m.json", tmp_path / "weights" / "v000001"
+    given = known(load_model(tiny, SETTINGS), samples, BlobStore(tmp_path / "blobs"))
+    off = [one.model_copy(update={"logprobs": tuple(p - 0.5 for p in one.logprobs)}) for one in given]
+    write_manifest(manifest, manifest_of(off))
+    with (
+        caplog.at_level(logging.INFO, "rl.learner"),
+        # exp(0.5) - 1 - 0.5
+        pytest.raises(LearnerError, match=r"logprob_mean_abs_diff 0\.5, .*mismatch_kl 0\.14.* at most 0\.1 \("),
+    ):
+        update(manifest, tiny, out, settings=SETTINGS)
+    assert steps_taken(caplog) == []
+    assert list(out.parent.iterdir()) == []
+    metrics = update(manifest, tiny, out, settings=SETTINGS.model_copy(update={"max_mismatch_kl": 0.2}))
+    assert metrics["learn/masked_share"] == 0
+
+
+def test_what_older_weights_sampled_is_no_mismatch(samples: list[Sample]) -> None:
+    data = manifest_of(samples)
+    attempts = [attempt.model_copy(update={"age": n}) for n, attempt in enumerate(data.attempts)]
+    lessons = lessons_of(data.model_copy(update={"attempts": tuple(attempts)}), FilteredBC())
+    assert [sample.trajectory_id for sample in lessons.fresh] == ["a"]
+    assert len(lessons.samples) == 3
+
+
 @pytest.mark.parametrize("algorithm", [FilteredBC(), GRPO()], ids=lambda algorithm: algorithm.name)
 def test_nothing_to_learn_from_leaves_the_weights_as_they_are_and_is_told(
     tmp_path: Path, samples: list[Sample], caplog: pytest.LogCaptureFixture, algorithm: FilteredBC | GRPO
@@ -428,8 +455,8 @@ def test_parts_of_a_batch_keep_to_the_token_limit_and_lose_no_sample(samples: li
         assert max(len(s.prompt_ids) + len(s.token_ids) for s in part) * len(part) <= 2 * longest
 
 
-LONG = SETTINGS.model_copy(update={"epochs": 3, "checkpoint_s": 1e-9})
-"""Six optimizer steps, each followed by a checkpoint."""
+LONG = SETTINGS.model_copy(update={"epochs": 3, "checkpoint_s": 1e-9, "max_mismatch_kl": 100.0})
+"""Six optimizer steps, each followed by a checkpoint; the log-probs that are given to it are invented."""
 
 
 @dataclass(frozen=True)
