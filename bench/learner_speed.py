@@ -98,13 +98,13 @@ def ours(work: Work) -> Round:
 
 
 def theirs(work: Work) -> Round:
-    """An epoch of TRL's SFTTrainer."""
-    import pyarrow
+    """An epoch of TRL's SFTTrainer, which the extra `bench` installs."""
+    import pyarrow  # pyright: ignore[reportMissingImports]
     import torch
-    from datasets import Dataset
+    from datasets import Dataset  # pyright: ignore[reportMissingImports]
     from peft import LoraConfig
     from transformers import AutoModelForImageTextToText, AutoTokenizer
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportMissingImports]
 
     from rl.model import LORA_TARGETS
 

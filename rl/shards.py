@@ -149,6 +149,7 @@ def together(num_processes: int, do: Callable[..., Item], *args: Any) -> Item:
         LearnerError: it failed in one of them; then the others were ended.
     """
     config = LaunchConfig(
+        run_id="update",
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=num_processes,
