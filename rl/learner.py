@@ -15,20 +15,22 @@ import itertools
 import logging
 import math
 import random
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from policy.blobs import BlobStore, name_of
 from policy.crash import crash_point
 from rl.algorithms.base import Algorithm, Batch, Loss
 from rl.algorithms.filtered_bc import FilteredBC
 from rl.algorithms.registry import AnyAlgorithm
+from rl.batches import batches, micro_batches
 from rl.manifest import Attempt, Manifest, Sample, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,18 @@ class LearnerSettings(BaseModel):
     """Samples per optimizer step."""
     micro_tokens: int = Field(default=2048, ge=64)
     """Padded tokens in one forward pass; a batch is cut into as many as it needs."""
+    share_prefixes: bool = False
+    """Whether what samples with the same pictures begin with is computed once for all of them in a forward pass; then a
+    batch is made of neighbours, so that there is something to share (rl/batches.py)."""
+    picture_cache_mb: float = Field(default=0.0, ge=0)
+    """Memory for what a frozen vision tower makes of pictures, so that each is encoded once an update; 0: none."""
+    train_vision: bool = False
+    """Whether the vision tower and its connector are trained as well, whole."""
+    checkpointing: bool = False
+    """Whether activations are computed again in the backward pass instead of being kept: a third more work, for memory
+    that grows with one layer instead of all."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Of products of matrices, and of weights that aren't trained. fp32 is for processors without bf16."""
     warmup_share: float = Field(default=0.1, ge=0, le=1)
     """Share of the optimizer steps in which the learning rate climbs to its peak; then it falls linearly to a tenth."""
     lora_rank: int | None = Field(default=32, ge=1)
@@ -69,17 +83,44 @@ class LearnerSettings(BaseModel):
     """Gradients are clipped to this norm."""
     max_loss: float = Field(default=20.0, gt=0)
     """A batch whose loss is further from 0 than this, or isn't a number, stops the update."""
+    max_mismatch_kl: float = Field(default=0.1, gt=0)
+    """Where learner and server differ by more than this (KL, nats a token) on what was just sampled, the update stops
+    before its first step: they don't compute the same policy. bf16 alone makes 0.0002 to 0.003."""
     image_px: int | None = Field(default=256, ge=16)
     """Longest side (pixels) of the pictures, the same as served."""
     seed: int = Field(default=0, ge=0)
     """Of the order of samples and the first LoRA matrices."""
     num_threads: int | None = Field(default=None, ge=1)
     """CPU threads; None: all."""
+    num_processes: int = Field(default=1, ge=1)
+    """Processes of this machine, a GPU each where there are some, over which weights and batches are shared out."""
     checkpoint_s: float = Field(default=600, gt=0)
     """Seconds from one checkpoint of an update to the next: what a killed update loses at most, and one more step."""
 
+    @model_validator(mode="after")
+    def _extrapolates_what_it_can(self) -> Self:
+        if self.train_vision and self.lora_rank is not None and self.extrapolation != 1:
+            raise ValueError("extrapolation: expected 1 where train_vision is set beside LoRA matrices")
+        return self
 
-WITHOUT_EFFECT = {"micro_tokens", "max_loss", "num_threads", "checkpoint_s"}
+    @model_validator(mode="after")
+    def _processes_keep_in_step(self) -> Self:
+        # Each has other pictures, and whoever computes something sharded alone would wait for the others forever.
+        if self.num_processes > 1 and (self.share_prefixes or self.picture_cache_mb or self.train_vision):
+            raise ValueError("num_processes: expected 1 with share_prefixes, picture_cache_mb or train_vision")
+        return self
+
+
+WITHOUT_EFFECT = {
+    "micro_tokens",
+    "picture_cache_mb",
+    "checkpointing",
+    "max_loss",
+    "max_mismatch_kl",
+    "num_threads",
+    "num_processes",
+    "checkpoint_s",
+}
 """Settings that say how an update is computed, not what comes out of it (but for rounding): they may be changed, say
 after memory ran out, and it still goes on from its checkpoint."""
 
@@ -93,6 +134,8 @@ class Lessons:
     """By trajectory."""
     starter_logprobs: Mapping[tuple[str, int], Sequence[float]] = field(default_factory=dict)
     """By trajectory and step; empty unless the algorithm asks for them."""
+    fresh: Sequence[Sample] = ()
+    """Those samples that the parent sampled: steps of this round's attempts, not of earlier ones'."""
 
 
 def update(
@@ -100,8 +143,9 @@ def update(
 ) -> dict[str, float]:
     """Train on a manifest, write the new weights to the directory `out`, and return the learner's metrics.
 
-    If this process is killed, the same call goes on from the last checkpoint, ``.<out>.checkpoint`` beside `out`. If
-    `out` is there already, whole and made from the same, nothing is trained: the metrics are those of then.
+    If this process is killed, the same call goes on from the last checkpoint, ``.<out>.checkpoint`` beside `out` (of
+    several processes the directory ``.<out>.shards``, which any number of them can go on from). If `out` is there
+    already, whole and made from the same, nothing is trained: the metrics are those of then.
 
     Args:
         manifest: Sealed by the round; pictures are looked up in ``../blobs`` beside it.
@@ -116,11 +160,12 @@ def update(
         its last checkpoint. Writing the weights is not in it.
 
     Raises:
-        LearnerError: a loss, a gradient or the new weights were not a number or exploded, or a picture isn't what was
-            sealed; `out` wasn't written.
+        LearnerError: a loss, a gradient or the new weights were not a number or exploded, a picture isn't what was
+            sealed, or learner and server don't agree on the tokens that were sampled; `out` wasn't written.
         ValueError: the manifest can't be read, or the starter is needed and wasn't given.
     """
-    from rl.model import checkpoint_path, read_commit, remove_leftovers  # torch is heavy; settings are read without it
+    from rl.model import read_commit  # torch is heavy; settings are read without it
+    from rl.shards import one_update, peers, together
 
     data = read_manifest(manifest)
     lessons = lessons_of(data, settings.algorithm)
@@ -129,10 +174,12 @@ def update(
         return {"learn/optimizer_steps": 0}
     if settings.algorithm.needs_starter and starter is None:
         raise ValueError(f"algorithm {settings.algorithm.name}: expected the weights that the run began with")
+    if settings.num_processes > 1 and peers().size == 1:
+        return together(settings.num_processes, one_update, manifest, parent, out, settings, starter)
     out.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(out)
     origin = {"round": data.round, **_origin(manifest, parent, settings)}
-    commit = read_commit(out)
+    commit = peers().gather(read_commit(out))[0]
+    _tidy(out, is_done=False)
     if commit is not None and commit.items() >= origin.items():
         logger.info("%s was finished before", out)
         metrics = commit["metrics"]
@@ -142,8 +189,21 @@ def update(
         if settings.algorithm.needs_starter and starter is not None:
             lessons = replace(lessons, starter_logprobs=_score_all(starter, lessons.samples, blobs, settings))
         metrics = _make_weights(lessons, blobs, parent, out, settings, origin)
-    checkpoint_path(out).unlink(missing_ok=True)
+    _tidy(out, is_done=True)
     return metrics
+
+
+def _tidy(out: Path, *, is_done: bool) -> None:
+    """Remove what died processes left half written and, once `out` is there, its checkpoints; one process does it."""
+    from rl.model import checkpoint_path, remove_leftovers, shards_path
+    from rl.shards import peers
+
+    if peers().rank == 0:
+        remove_leftovers(out)
+        if is_done:
+            checkpoint_path(out).unlink(missing_ok=True)
+            shutil.rmtree(shards_path(out), ignore_errors=True)
+    peers().gather(None)
 
 
 def lessons_of(data: Manifest, algorithm: Algorithm) -> Lessons:
@@ -156,7 +216,9 @@ def lessons_of(data: Manifest, algorithm: Algorithm) -> Lessons:
         for group in groups.values()
         for attempt, advantage in zip(group, algorithm.advantages([a.worth for a in group]), strict=True)
     }
-    return Lessons([sample for sample in data.samples if advantages[sample.trajectory_id]], advantages)
+    samples = [sample for sample in data.samples if advantages[sample.trajectory_id]]
+    new = {attempt.trajectory_id for attempt in data.attempts if attempt.age == 0}
+    return Lessons(samples, advantages, fresh=[sample for sample in samples if sample.trajectory_id in new])
 
 
 def _check_pictures(samples: Sequence[Sample], blobs: BlobStore) -> None:
@@ -177,7 +239,7 @@ def _score_all(
     from rl.model import load_model
 
     model, scores = load_model(directory, settings), {}
-    for part in micro_batches(samples, settings.micro_tokens):
+    for part in _parts(samples, settings):
         rows = model.score(part, blobs, settings.image_px)
         scores |= {(sample.trajectory_id, sample.step): row for sample, row in zip(part, rows, strict=True)}
     return scores
@@ -208,39 +270,76 @@ def _make_weights(
     origin: Mapping[str, Any],
 ) -> dict[str, float]:
     """Train from the checkpoint, if there is one, and write the weights; the metrics."""
-    from rl.model import checkpoint_path, load_model, save_checkpoint, save_weights
+    from rl.model import load_model, save_weights
+    from rl.shards import gather_model
 
     began = time.monotonic()
     training = Training(load_model(parent, settings), settings)
-    if not _resume(training, checkpoint_path(out), origin):
-        training.progress.parity = measure_parity(training.model, lessons.samples, blobs, settings)
+    if not _resume(training, out, origin):
+        training.progress.parity = measure_parity(training.model, lessons.fresh, blobs, settings)
+        _check_parity(training.progress.parity, settings)
     began -= training.progress.seconds  # as if the attempts before had ended just now
     due = time.monotonic() + settings.checkpoint_s
     for _ in training.steps(lessons, blobs):
         training.progress.seconds = time.monotonic() - began
-        if time.monotonic() >= due:
-            save_checkpoint(checkpoint_path(out), {"origin": origin, **training.state()})
+        if training.model.peers.gather(time.monotonic() >= due)[0]:
+            _save_progress(training, out, origin)
             crash_point("learn:checkpoint")
             due = time.monotonic() + settings.checkpoint_s
-    training.model.extrapolate(parent, settings.extrapolation)
     progress = training.progress
     metrics = progress.parity | progress.metrics() | {"learn/seconds": time.monotonic() - began}
-    commit = {**origin, "metrics": metrics}
-    save_weights(training.model, parent, out, commit, image_px=settings.image_px)
-    return metrics
+    model = gather_model(training.model, parent)
+    if model is not None:
+        model.extrapolate(parent, settings.extrapolation)
+        save_weights(model, parent, out, {**origin, "metrics": metrics}, image_px=settings.image_px)
+    return training.model.peers.gather(metrics)[0]
 
 
-def _resume(training: "Training", checkpoint: Path, origin: Mapping[str, Any]) -> bool:
-    """Put a training where the checkpoint says it was; False where there is none of this origin."""
-    from rl.model import load_checkpoint
+def _save_progress(training: "Training", out: Path, origin: Mapping[str, Any]) -> None:
+    """A checkpoint: a file of one process, shards of several."""
+    from rl.model import checkpoint_path, save_checkpoint, shards_path
+    from rl.shards import save_shards
 
-    state = load_checkpoint(checkpoint)
+    if training.model.peers.size > 1:
+        save_shards(shards_path(out), {"origin": origin, "progress": asdict(training.progress)}, training.shards())
+    else:
+        save_checkpoint(checkpoint_path(out), {"origin": origin, **training.state()})
+        shutil.rmtree(shards_path(out), ignore_errors=True)  # they are older
+
+
+def _check_parity(parity: Mapping[str, float], settings: LearnerSettings) -> None:
+    """Raise LearnerError where learner and server don't compute the same policy."""
+    if not parity:
+        logger.warning("no log-probs were recorded with this round's tokens: whether the server agrees isn't known")
+    elif not parity["learn/mismatch_kl"] <= settings.max_mismatch_kl:
+        found = ", ".join(f"{name.removeprefix('learn/')} {value:.4g}" for name, value in parity.items())
+        raise LearnerError(
+            f"learner and server disagree: {found}; expected a mismatch_kl of at most {settings.max_mismatch_kl} "
+            "(learner.max_mismatch_kl); nothing was trained"
+        )
+
+
+def _resume(training: "Training", out: Path, origin: Mapping[str, Any]) -> bool:
+    """Put a training where the checkpoint says it was; False where there is none of this origin.
+
+    Shards are read by any number of processes, a file by one alone.
+    """
+    from rl.model import checkpoint_path, load_checkpoint, read_commit, shards_path
+    from rl.shards import find_shards
+
+    checkpoint = find_shards(shards_path(out))
+    is_file = checkpoint is None
+    if checkpoint is not None:
+        state = read_commit(checkpoint)
+    else:
+        checkpoint = checkpoint_path(out)
+        state = load_checkpoint(checkpoint) if training.model.peers.size == 1 else None
     if state is None:
         return False
     if state["origin"] != origin:
         logger.warning("%s is of another update and isn't used", checkpoint)
         return False
-    training.restore(state)
+    training.restore(state) if is_file else training.restore_shards(state, checkpoint)
     logger.info("going on after optimizer step %d, from %s", training.progress.steps, checkpoint)
     return True
 
@@ -309,11 +408,29 @@ class Training:
         self.progress = Progress(**state["progress"])
         self.model.restore(self._optimizer, state)
 
+    def shards(self) -> dict[str, Any]:
+        """The tensors of `state`, by names that don't depend on how they are sharded."""
+        return self.model.shards(self._optimizer)
+
+    def restore_shards(self, state: Mapping[str, Any], checkpoint: Path) -> None:
+        """Go back to where `shards` were written to a checkpoint, with the progress that `state` tells."""
+        from rl.shards import load_shards
+
+        self.progress = Progress(**state["progress"])
+        load_shards(checkpoint, self.shards())
+
     def steps(self, lessons: Lessons, blobs: BlobStore) -> Iterator[None]:
         """Take the optimizer steps that are missing, and yield after each. Raises LearnerError."""
         settings, progress = self._settings, self.progress
         total_steps = settings.epochs * math.ceil(len(lessons.samples) / settings.batch_size)
-        for batch in itertools.islice(batches(lessons.samples, settings), progress.steps, None):
+        planned = batches(
+            lessons.samples,
+            settings.batch_size,
+            settings.epochs,
+            settings.seed,
+            shares_prefixes=settings.share_prefixes,
+        )
+        for batch in itertools.islice(planned, progress.steps, None):
             share = schedule(progress.steps, total_steps, settings.warmup_share)
             self.model.set_lr(self._optimizer, settings.lr * share)
             loss = self._add_gradients(batch, lessons, blobs)
@@ -333,14 +450,25 @@ class Training:
             yield
 
     def _add_gradients(self, batch: Sequence[Sample], lessons: Lessons, blobs: BlobStore) -> float:
-        """The batch's loss, whose gradients are added up part by part."""
-        total = 0.0
-        for micro in micro_batches(batch, self._settings.micro_tokens):
-            loss = self._loss(micro, lessons, blobs, _num_tokens(batch))
-            loss.total.backward()
-            total += loss.total.item()
-            for name, value in loss.sums.items():
-                self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
+        """The batch's loss, whose gradients are added up part by part; each process takes its share of the batch."""
+        peers, num_tokens = self.model.peers, _num_tokens(batch)
+        parts = list(_parts(peers.deal(sorted(batch, key=_length)), self._settings))
+        sums: dict[str, float] = defaultdict(float)
+        for number in range(max(peers.gather(len(parts)))):
+            # All take as many passes, for they gather weights together; one too many counts for nothing.
+            counts = number < len(parts)
+            loss = self._loss(parts[number] if counts else batch[:1], lessons, blobs, num_tokens)
+            # The processes' gradients are averaged.
+            (loss.total * (peers.size if counts else 0)).backward()
+            if counts:
+                for name, value in {"": loss.total.item(), "masked_share": loss.num_masked, **loss.sums}.items():
+                    sums[name] += value
+        totals: dict[str, float] = defaultdict(float)
+        for name, value in (item for told in peers.gather(dict(sums)) for item in told.items()):
+            totals[name] += value
+        total = totals.pop("")
+        for name, value in totals.items():
+            self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
         return total
 
     def _loss(self, micro: Sequence[Sample], lessons: Lessons, blobs: BlobStore, num_tokens: int) -> Loss:
@@ -360,12 +488,21 @@ class Training:
         )
 
 
+def _parts(samples: Sequence[Sample], settings: LearnerSettings) -> Iterator[list[Sample]]:
+    """The samples, so many at a time as fit one forward pass."""
+    return micro_batches(samples, settings.micro_tokens, shares_prefixes=settings.share_prefixes)
+
+
 def _padded(rows: Sequence[Sequence[float]], mask_BR: Any) -> Any:
     """Rows as one tensor shaped like the mask: 0 where that is 0, and NaN throughout a row that is empty."""
     padded_BR = mask_BR.new_zeros(mask_BR.shape).masked_fill(mask_BR.bool(), math.nan)
     for b, row in enumerate(rows):
         padded_BR[b, : len(row)] = padded_BR.new_tensor(row)
     return padded_BR
+
+
+def _length(sample: Sample) -> int:
+    return len(sample.prompt_ids) + len(sample.token_ids)
 
 
 def _num_tokens(batch: Sequence[Sample]) -> int:
@@ -380,31 +517,6 @@ def schedule(step: int, total_steps: int, warmup_share: float) -> float:
     return 1.0 - 0.9 * (step - warmup + 1) / max(1, total_steps - warmup)
 
 
-def batches(samples: Sequence[Sample], settings: LearnerSettings) -> Iterator[list[Sample]]:
-    """Each epoch's samples in a new order, `batch_size` at a time."""
-    order = random.Random(settings.seed)
-    for _ in range(settings.epochs):
-        shuffled = order.sample(list(samples), len(samples))
-        for start in range(0, len(shuffled), settings.batch_size):
-            yield shuffled[start : start + settings.batch_size]
-
-
-def micro_batches(batch: Sequence[Sample], micro_tokens: int) -> Iterator[list[Sample]]:
-    """A batch cut so that no part, padded to its longest sample, exceeds `micro_tokens`; similar lengths together."""
-    part: list[Sample] = []
-    for sample in sorted(batch, key=_length):
-        if part and _length(sample) * (len(part) + 1) > micro_tokens:
-            yield part
-            part = []
-        part.append(sample)
-    if part:
-        yield part
-
-
-def _length(sample: Sample) -> int:
-    return len(sample.prompt_ids) + len(sample.token_ids)
-
-
 PARITY_SAMPLES = 24
 
 
@@ -415,7 +527,7 @@ def measure_parity(
     recorded = [sample for sample in samples if len(sample.logprobs) == len(sample.token_ids)]
     chosen = random.Random(settings.seed).sample(recorded, min(PARITY_SAMPLES, len(recorded)))
     gaps: list[float] = []
-    for micro in micro_batches(chosen, settings.micro_tokens):
+    for micro in _parts(chosen, settings):
         for ours, sample in zip(model.score(micro, blobs, settings.image_px), micro, strict=True):
             gaps += [mine - theirs for mine, theirs in zip(ours, sample.logprobs, strict=True)]
     if not gaps:

@@ -17,7 +17,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from policy import canary
 from policy.blobs import BlobStore
@@ -34,13 +37,19 @@ from policy.crash import crash_point
 from policy.files import sync
 from policy.marks import scaled
 from proposer.generate import Prompt
+from rl.batches import Row, rows_of
 from rl.learner import LearnerError, LearnerSettings
 from rl.manifest import Sample
+from rl.shards import peers, shard, whole
 
 logger = logging.getLogger(__name__)
 
 LORA_TARGETS = r".*(text_model|language_model).*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-"""The language model's linear layers; the vision tower stays as it is."""
+"""The language model's linear layers; the vision tower is frozen, or trained whole."""
+ENCODED_APART = ("idefics3", "smolvlm")
+"""Models that take features of pictures ready made, and plain positions; others are not tested with it."""
+VISION = r"(vision_model|vision_tower|visual|connector|multi_modal_projector)"
+"""Names of vision towers and of what joins them to the language model."""
 END_OF_TURN = "<|im_end|>"
 DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -48,10 +57,13 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 class TrainedModel:
     """A model with its trainable parameters. Master copies of what is trained are fp32; products are bf16."""
 
-    def __init__(self, network: Any, processor: Any) -> None:
+    def __init__(self, network: Any, processor: Any, settings: LearnerSettings) -> None:
         """Wrap a loaded network, whose trainable parameters already require gradients."""
         self.network = network
         self.processor = processor
+        self.settings = settings
+        self.peers = peers()
+        self._pictures = Pictures(self, settings) if settings.share_prefixes or settings.picture_cache_mb else None
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.device = next(network.parameters()).device
 
@@ -71,7 +83,7 @@ class TrainedModel:
 
     def clip_gradients(self, max_norm: float) -> float:
         """Clip the gradients together to a norm; what it was before, not a finite number if one of them isn't."""
-        return float(torch.nn.utils.clip_grad_norm_(self.parameters, max_norm))
+        return float(whole(torch.nn.utils.clip_grad_norm_(self.parameters, max_norm)))
 
     @staticmethod
     def apply_gradients(optimizer: torch.optim.Optimizer) -> None:
@@ -92,6 +104,18 @@ class TrainedModel:
         for parameter, saved in zip(self.parameters, state["parameters"], strict=True):
             parameter.data.copy_(saved)
         optimizer.load_state_dict(state["optimizer"])
+
+    def shards(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """The tensors of `state` by name, live ones, this process's shards of them; missing moments are made, 0."""
+        named = {name: parameter for name, parameter in self.network.named_parameters() if parameter.requires_grad}
+        for parameter in named.values():
+            if parameter not in optimizer.state:
+                moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+                optimizer.state[parameter] = {"step": torch.tensor(0.0), **moments}
+        return {
+            "parameters": {name: parameter.detach() for name, parameter in named.items()},
+            "optimizer": {name: dict(optimizer.state[parameter]) for name, parameter in named.items()},
+        }
 
     def extrapolate(self, parent: Path, factor: float) -> None:
         """Move what was trained to ``parent + factor * (trained - parent)``; `parent` is where it was loaded from.
@@ -120,22 +144,22 @@ class TrainedModel:
 
         Example: responses of 2 and 3 tokens give shapes (2, 3) and a mask [[1, 1, 0], [1, 1, 1]].
         """
-        ids_BT, attention_BT = self._padded(samples)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            hidden_BTD = self._inner.model(
-                input_ids=ids_BT,
-                attention_mask=attention_BT,
-                use_cache=False,
-                **self._pixels(samples, blobs, image_px),
-            ).last_hidden_state
-            rows = [b for b, sample in enumerate(samples) for _ in sample.token_ids]
+        rows = rows_of(samples, shares_prefixes=self.settings.share_prefixes)
+        paths = {id(sample): (b, path) for b, row in enumerate(rows) for sample, path in _paths(row)}
+        with self.autocast():
+            hidden_BTD = self._inner.model(use_cache=False, **self._inputs(rows, blobs, image_px)).last_hidden_state
             # The hidden state one before a token predicts it.
-            places = [len(sample.prompt_ids) - 1 + r for sample in samples for r in range(len(sample.token_ids))]
-            logits_RV = self._inner.lm_head(hidden_BTD[rows, places])
-        temperatures_R1 = torch.tensor([[samples[b].temperature] for b in rows], device=self.device)
-        targets_R = torch.tensor([token for sample in samples for token in sample.token_ids], device=self.device)
+            places = [(b, path[-len(s.token_ids) :]) for s in samples for b, path in [paths[id(s)]]]
+            rows_R = [b for b, path in places for _ in path]
+            logits_RV = self._inner.lm_head(hidden_BTD[rows_R, [place for _, path in places for place in path]])
+        temperatures_R1 = torch.tensor([[s.temperature] for s in samples for _ in s.token_ids], device=self.device)
+        targets_R = torch.tensor([token for s in samples for token in s.token_ids], device=self.device)
         flat_R = -torch.nn.functional.cross_entropy(logits_RV.float() / temperatures_R1, targets_R, reduction="none")
         return self._unflatten(flat_R, [len(sample.token_ids) for sample in samples])
+
+    def autocast(self) -> torch.autocast:
+        """A context whose products are of the precision that the settings name."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
 
     def score(self, samples: Sequence[Sample], blobs: BlobStore, image_px: int | None) -> list[list[float]]:
         """Log-probs (nats) of each sample's response tokens, without gradients."""
@@ -143,13 +167,35 @@ class TrainedModel:
             logprobs, _ = self.logprobs(samples, blobs, image_px)
         return [row[: len(sample.token_ids)].tolist() for row, sample in zip(logprobs, samples, strict=True)]
 
-    def _padded(self, samples: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
-        sequences = [[*sample.prompt_ids, *sample.token_ids] for sample in samples]
-        longest = max(map(len, sequences))
-        pad = self.processor.tokenizer.pad_token_id
-        ids = torch.tensor([sequence + [pad] * (longest - len(sequence)) for sequence in sequences])
-        attention = torch.tensor([[1] * len(sequence) + [0] * (longest - len(sequence)) for sequence in sequences])
-        return ids.to(self.device), attention.to(self.device)
+    def _inputs(self, rows: Sequence[Row], blobs: BlobStore, image_px: int | None) -> dict[str, Any]:
+        """What the network's inner model reads, padded on the right."""
+        longest, pad = max(map(len, rows)), self.processor.tokenizer.pad_token_id
+        ids_BT = torch.tensor([row.ids + [pad] * (longest - len(row)) for row in rows], device=self.device)
+        if self._pictures is None:
+            visual = self._pixels([sample for row in rows for sample in row.samples], blobs, image_px)
+        else:
+            visual = self._pictures.inputs(rows, blobs, image_px)
+        if not self.settings.share_prefixes:
+            real = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+            return {"input_ids": ids_BT, "attention_mask": torch.tensor(real, device=self.device), **visual}
+        positions = [row.positions + [0] * (longest - len(row)) for row in rows]
+        return {
+            "input_ids": ids_BT,
+            "attention_mask": self._tree_mask(rows, longest),
+            "position_ids": torch.tensor(positions, device=self.device),
+            **visual,
+        }
+
+    def _tree_mask(self, rows: Sequence[Row], longest: int) -> torch.Tensor:
+        """What is added to attention scores, (B, 1, T, T): 0 for a token and those before it on its paths."""
+        seen_BTT = torch.eye(longest, dtype=torch.bool).repeat(len(rows), 1, 1)
+        for seen_TT, row in zip(seen_BTT, rows, strict=True):
+            for path in map(torch.tensor, row.paths):
+                seen_TT[path[:, None], path] = True
+        seen_BTT &= torch.ones(longest, longest, dtype=torch.bool).tril()
+        mask_BTT = torch.zeros(seen_BTT.shape, dtype=self._inner.get_input_embeddings().weight.dtype)
+        mask_BTT.masked_fill_(~seen_BTT, torch.finfo(mask_BTT.dtype).min)
+        return mask_BTT[:, None].to(self.device)
 
     def _unflatten(self, flat_R: torch.Tensor, lengths: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         rows = torch.nn.utils.rnn.pad_sequence(list(flat_R.split(list(lengths))), batch_first=True)
@@ -163,8 +209,72 @@ class TrainedModel:
         pictures = [[open_picture(blobs.get(name), image_px) for name in sample.pictures] for sample in samples]
         if not any(pictures):
             return {}
+        return self._processed(pictures)
+
+    def encode_picture(self, data: bytes, image_px: int | None) -> torch.Tensor:
+        """What the language model reads in the place of a picture's tokens: (image tokens, D)."""
+        # A frozen tower makes no graph.
+        features = self._inner.model.get_image_features(
+            **self._processed([[open_picture(data, image_px)]]), return_dict=True
+        ).pooler_output
+        return features.flatten(0, -2)
+
+    def _processed(self, pictures: list[list[Image.Image]]) -> dict[str, torch.Tensor]:
         features = self.processor.image_processor(pictures, return_tensors="pt")
         return {name: value.to(self.device) for name, value in features.items() if isinstance(value, torch.Tensor)}
+
+
+def _paths(row: Row) -> Iterator[tuple[Sample, list[int]]]:
+    return zip(row.samples, row.paths, strict=True)
+
+
+class Pictures:
+    """What the vision tower makes of pictures, each by itself; of a frozen one it is kept, the last used longest.
+
+    Memory is bounded: what is over the bound goes, the least recently used first.
+    """
+
+    def __init__(self, model: TrainedModel, settings: LearnerSettings) -> None:
+        """Start with nothing kept. Raises ValueError for a model whose pictures can't be encoded apart."""
+        kind, kinds = model.network.config.model_type, ", ".join(ENCODED_APART)
+        if kind not in ENCODED_APART:
+            raise ValueError(
+                f"learner.share_prefixes, learner.picture_cache_mb: expected a model of {kinds}, got {kind}"
+            )
+        self._model = model
+        self._max_bytes = 0 if settings.train_vision else int(settings.picture_cache_mb * 1e6)
+        self._kept: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._num_bytes = 0
+
+    def inputs(self, rows: Sequence[Row], blobs: BlobStore, image_px: int | None) -> dict[str, Any]:
+        """The features that rows' image tokens stand for, as the network's inner model takes them."""
+        names = dict.fromkeys(name for row in rows for sample in row.samples for name in sample.pictures)
+        features = {name: self._features(name, blobs, image_px) for name in names}
+        if not features:
+            return {}
+        chosen = torch.cat([part for row in rows for part in self._of_row(row, features)])
+        return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=chosen)}}
+
+    def _of_row(self, row: Row, features: Mapping[str, torch.Tensor]) -> Iterator[torch.Tensor]:
+        """The features of a row's image tokens in the row's order; a token that several samples share has them once."""
+        token, num_placed = self._model.network.config.image_token_id, 0
+        for sample, path in _paths(row):
+            new = [place >= num_placed for place in path if row.ids[place] == token]
+            if sample.pictures:
+                yield torch.cat([features[name] for name in sample.pictures])[new]
+            num_placed = max(num_placed, path[-1] + 1)
+
+    def _features(self, name: str, blobs: BlobStore, image_px: int | None) -> torch.Tensor:
+        if name in self._kept:
+            self._kept.move_to_end(name)
+            return self._kept[name]
+        features = self._model.encode_picture(blobs.get(name), image_px)
+        if self._max_bytes:
+            self._kept[name] = features
+            self._num_bytes += features.nbytes
+        while self._num_bytes > self._max_bytes and self._kept:
+            self._num_bytes -= self._kept.popitem(last=False)[1].nbytes
+        return features
 
 
 def _give_back_memory() -> None:
@@ -228,10 +338,14 @@ def sing(model: TrainedModel, image_px: int | None) -> dict[str, list[float]]:
         return {kind: model.score([sample], blobs, image_px)[0] for kind, sample in songs.items()}
 
 
-def load_model(directory: Path, settings: LearnerSettings, *, train_vision: bool = False) -> TrainedModel:
+def load_model(directory: Path, settings: LearnerSettings, *, is_sharded: bool = True) -> TrainedModel:
     """A model ready to train: LoRA matrices on frozen weights, or (rank None) the language model's own weights.
 
-    With `train_vision` the vision tower and its connector are trained as well.
+    With `train_vision` the vision tower and its connector are trained as well. Where several processes make the update
+    they share it out, unless `is_sharded` is False.
+
+    Raises:
+        ValueError: prefixes or pictures can't be shared with this kind of model.
     """
     torch.manual_seed(settings.seed)
     if settings.num_threads is not None:
@@ -239,7 +353,7 @@ def load_model(directory: Path, settings: LearnerSettings, *, train_vision: bool
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network: Any = AutoModelForImageTextToText.from_pretrained(
         directory,
-        dtype=torch.bfloat16,
+        dtype=torch.bfloat16 if settings.precision == "bf16" else torch.float32,
         # On CPU torch's fused attention is the slower one: a third of an update's time (measured at 400 tokens).
         attn_implementation="sdpa" if device == "cuda" else "eager",
     )
@@ -250,15 +364,35 @@ def load_model(directory: Path, settings: LearnerSettings, *, train_vision: bool
             r=settings.lora_rank,
             lora_alpha=settings.lora_alpha,
             target_modules=LORA_TARGETS,
-            modules_to_save=["vision_model", "connector"] if train_vision else None,
+            modules_to_save=_vision_parts(network) if settings.train_vision else None,
         )
         network = get_peft_model(network, lora)
     else:
         network.model.get_decoder().layers.requires_grad_(True)
+        for name in _vision_parts(network) if settings.train_vision else ():
+            network.model.get_submodule(name).requires_grad_(True)
+    if settings.checkpointing:
+        _recompute(network)
     for parameter in network.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    return TrainedModel(network, AutoProcessor.from_pretrained(directory))
+    if is_sharded and peers().size > 1:
+        shard(network.get_base_model() if settings.lora_rank is not None else network)
+    return TrainedModel(network, AutoProcessor.from_pretrained(directory), settings)
+
+
+def _vision_parts(network: Any) -> list[str]:
+    return [name for name, _ in network.model.named_children() if re.fullmatch(VISION, name)]
+
+
+def _recompute(network: Any) -> None:
+    """Have each layer's activations computed again in the backward pass."""
+    network.gradient_checkpointing_enable({"use_reentrant": False})
+    for module in network.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.training = (
+                True  # of the layer alone, which asks for it; what is in it may hold dropout, and must not
+            )
 
 
 def save_weights(model: TrainedModel, parent: Path, out: Path, commit: dict[str, Any], *, image_px: int | None) -> None:
@@ -277,8 +411,8 @@ def save_weights(model: TrainedModel, parent: Path, out: Path, commit: dict[str,
     for file in parent.iterdir():
         if file.is_file() and not (temporary / file.name).exists() and file.name != "COMMIT.json":
             shutil.copy2(file, temporary / file.name)
-    hashes = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
-    song = sing(TrainedModel(network, model.processor), image_px)
+    hashes = file_hashes(temporary)
+    song = sing(TrainedModel(network, model.processor, model.settings), image_px)
     if not all(math.isfinite(logprob) for verse in song.values() for logprob in verse):
         shutil.rmtree(temporary)
         raise LearnerError(f"{out}: expected log-probs of the canary that are numbers, got {song}")
@@ -292,6 +426,11 @@ def save_weights(model: TrainedModel, parent: Path, out: Path, commit: dict[str,
     temporary.rename(out)
     crash_point("learn:renamed")
     sync(out.parent)
+
+
+def file_hashes(directory: Path) -> dict[str, str]:
+    """The sha256 of each file in a directory, by name: what its COMMIT.json lists under ``files``."""
+    return {file.name: _sha256(file) for file in sorted(directory.iterdir())}
 
 
 def read_commit(directory: Path) -> dict[str, Any] | None:
@@ -312,6 +451,11 @@ def read_commit(directory: Path) -> dict[str, Any] | None:
 def checkpoint_path(out: Path) -> Path:
     """Where the update that will write the directory `out` keeps its checkpoint."""
     return out.with_name(f".{out.name}.checkpoint")
+
+
+def shards_path(out: Path) -> Path:
+    """The directory in which several processes that will write the directory `out` keep their checkpoints."""
+    return out.with_name(f".{out.name}.shards")
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

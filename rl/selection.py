@@ -15,8 +15,18 @@ twice.
 
 An undecided attempt is neither a success nor a failure, and is in no group. Where `same_answer` is set, a success must
 also agree with the task's other successes, else it is undecided.
+
+By config, duplicates are dropped: attempts at one task with the same actions and the same verdict; in groups they are
+no part of the mean either. Where earlier rounds are replayed, limits drop the oldest attempts first. By config, only a
+trajectory's critical steps are kept: those that surprised most, surprise being minus the log-prob of the whole response
+when it was sampled. What a policy says almost surely it goes on saying, and its gradient is next to nothing: most of
+what RL teaches language models it teaches on the few uncertain tokens (Wang et al. 2025, arXiv 2506.01939, there by
+entropy and token by token). The change of the log-prob from the sampling policy to the parent was not taken for it: but
+for replayed steps they are one policy, and the change is rounding noise.
 """
 
+import itertools
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,6 +56,14 @@ class SelectionSettings(BaseModel):
     """With the algorithm ``topr``: failed trajectories kept of a task that gives successes too, shortest first."""
     max_per_shape: int = Field(default=40, ge=1)
     """Trajectories kept with the same website and sequence of action kinds."""
+    max_trajectories: int | None = Field(default=None, ge=1)
+    """Trajectories learned from in a round, newest first: of groups whole ones, failures too, as many as fit; else the
+    successes. None: no limit."""
+    drop_duplicates: bool = False
+    """Whether of a task's attempts with the same actions and the same verdict only one, the newest, counts."""
+    critical_share: float = Field(default=1.0, gt=0, le=1)
+    """Share of each trajectory's steps that are learned from, rounded up: those whose response was least likely when it
+    was sampled; steps of unknown log-probs count as such. 1: all."""
     replay_rounds: int = Field(default=0, ge=0)
     """Rounds before this one whose attempts are selected from as well; 0: each round learns from its own."""
 
@@ -97,7 +115,7 @@ def select(attempts: Iterable[Judged], settings: SelectionSettings, learns_from:
         "dropped_by_disagreement": num_successes - num_agreed,
     }
     if learns_from is LearnsFrom.GROUPS:
-        selection = _groups(trusted)
+        selection = _groups(trusted, settings, seed)
     else:
         num_decided = {task: len(group) for task, group in decided.items()}
         max_failures = settings.max_failures_per_task if learns_from is LearnsFrom.FAILURES_TOO else 0
@@ -123,27 +141,44 @@ def _successes(
     trusted: Groups, num_decided: Mapping[str, int], settings: SelectionSettings, max_failures: int, seed: int
 ) -> Selection:
     """Successes, balanced over tasks, and at most so many failures of each task that gives some."""
+    unlike = _unlike if settings.drop_duplicates else list
     successes = {task: [a for a in group if a.is_success] for task, group in trusted.items()}
-    balanced = [a for task, group in successes.items() for a in _balanced(group, num_decided[task], settings)]
+    different = {task: unlike(group) for task, group in successes.items()}
+    saturated = {task for task, group in successes.items() if len(group) == num_decided[task] > 1}
+    limits = {task: settings.max_per_saturated_task if task in saturated else settings.max_per_task for task in trusted}
+    balanced = [a for task, group in different.items() for a in _shortest(group, limits[task])]
     random.Random(seed).shuffle(balanced)
-    kept = _limit_shapes(balanced, settings.max_per_shape)
+    balanced.sort(key=lambda a: a.age)
+    shaped = _limit_shapes(balanced, settings.max_per_shape)
+    kept = shaped[: settings.max_trajectories]
     tasks = sorted({a.trajectory.task.id for a in kept})
-    failed = [a for task in tasks for a in _shortest([a for a in trusted[task] if not a.is_success], max_failures)]
-    samples = _distinct([*kept, *failed])
+    failures = [unlike([a for a in trusted[task] if not a.is_success]) for task in tasks]
+    failed = [a for group in failures for a in _shortest(group, max_failures)]
+    places = _critical([*kept, *failed], settings.critical_share)
+    usable = [place for place in places if _is_usable(place)]
+    samples = _distinct(usable)
     counts = {
-        "dropped_by_task_balance": sum(map(len, successes.values())) - len(balanced),
-        "dropped_by_shape_balance": len(balanced) - len(kept),
+        "dropped_duplicates": sum(map(len, successes.values())) - sum(map(len, different.values())),
+        "dropped_by_task_balance": sum(map(len, different.values())) - len(balanced),
+        "dropped_by_shape_balance": len(balanced) - len(shaped),
+        "dropped_as_oldest": len(shaped) - len(kept),
         "kept_trajectories": len(kept),
         "kept_tasks": len(tasks),
         "kept_failures": len(failed),
+        "dropped_steps_uncritical": _num_steps([*kept, *failed]) - len(places),
+        "dropped_steps_unusable": len(places) - len(usable),
+        "dropped_steps_equal": len(usable) - len(samples),
     }
     return _selection(samples, [trusted[task] for task in tasks], counts)
 
 
-def _balanced(successes: Sequence[Judged], num_decided: int, settings: SelectionSettings) -> list[Judged]:
-    saturated = len(successes) == num_decided > 1
-    limit = settings.max_per_saturated_task if saturated else settings.max_per_task
-    return _shortest(successes, limit)
+def _unlike(attempts: Iterable[Judged]) -> list[Judged]:
+    """Attempts at a task of which no two have the same actions and the same verdict: the newest, then the first."""
+    different: dict[tuple[object, ...], Judged] = {}
+    for attempt in sorted(attempts, key=lambda a: (a.age, a.trajectory.id)):
+        actions = tuple(step.action for step in attempt.trajectory.steps)
+        different.setdefault((attempt.is_success, actions), attempt)
+    return list(different.values())
 
 
 def _shortest(attempts: Iterable[Judged], limit: int) -> list[Judged]:
@@ -162,39 +197,87 @@ def _limit_shapes(attempts: Iterable[Judged], limit: int) -> list[Judged]:
     return kept
 
 
-def _distinct(attempts: Iterable[Judged]) -> list[Sample]:
-    """Each pair of prompt and response once; one that a success holds too, and those come first, isn't to blame.
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A step, and the attempt that it is of."""
+
+    attempt: Judged
+    index: int
+
+    @property
+    def step(self) -> Step:
+        return self.attempt.trajectory.steps[self.index]
+
+
+def _critical(attempts: Iterable[Judged], share: float) -> list[_Place]:
+    """Of each attempt that share of its steps which surprised most, in their order; of equals the earlier ones."""
+    kept = []
+    for attempt in attempts:
+        places = [_Place(attempt, index) for index in range(len(attempt.trajectory.steps))]
+        most = sorted(places, key=lambda place: -_surprise(place.step))[: math.ceil(share * len(places))]
+        kept += sorted(most, key=lambda place: place.index)
+    return kept
+
+
+def _surprise(step: Step) -> float:
+    """Minus the log-prob (nats) of a response when it was sampled; infinite where that isn't known."""
+    return -sum(step.logprobs) if _has_logprobs(step) else math.inf
+
+
+def _num_steps(attempts: Iterable[Judged]) -> int:
+    return sum(len(attempt.trajectory.steps) for attempt in attempts)
+
+
+def _is_usable(place: _Place) -> bool:
+    """Whether a step can be imitated or unlearned.
 
     Of successes the well-formed steps. Of failures the malformed ones as well, but none of unknown log-probs: without
     them there is no telling how far a step has been unlearned already.
     """
+    step = place.step
+    return _has_tokens(step) and (step.action is not None if place.attempt.is_success else _has_logprobs(step))
+
+
+def _distinct(places: Iterable[_Place]) -> list[Sample]:
+    """Each pair of prompt and response once; one that a success holds too, and those come first, isn't to blame."""
     distinct: dict[tuple[tuple[int, ...], tuple[int, ...]], Sample] = {}
-    for attempt in attempts:
-        for index, step in enumerate(attempt.trajectory.steps):
-            usable = step.action is not None if attempt.is_success else _has_logprobs(step)
-            if usable and _has_tokens(step):
-                distinct.setdefault((step.prompt_ids, step.token_ids), _sample(attempt.trajectory.id, index, step))
+    for place in places:
+        distinct.setdefault((place.step.prompt_ids, place.step.token_ids), _sample(place))
     return list(distinct.values())
 
 
-def _groups(trusted: Groups) -> Selection:
+def _groups(trusted: Groups, settings: SelectionSettings, seed: int) -> Selection:
     """The groups of which some attempts succeeded and some failed: every step of them, well-formed or not."""
     shares = {task: [a.is_success for a in group] for task, group in trusted.items() if group}
     mixed = [trusted[task] for task, successes in shares.items() if any(successes) and not all(successes)]
-    kept = [attempt for group in mixed for attempt in group]
-    steps = [(a.trajectory.id, index, step) for a in kept for index, step in enumerate(a.trajectory.steps)]
-    usable = [place for place in steps if _has_tokens(place[2]) and _has_logprobs(place[2])]
+    different = [_unlike(group) for group in mixed] if settings.drop_duplicates else mixed
+    newest = _newest(different, settings.max_trajectories, seed)
+    kept = [attempt for group in newest for attempt in group]
+    places = _critical(kept, settings.critical_share)
+    usable = [place for place in places if _has_tokens(place.step) and _has_logprobs(place.step)]
     counts = {
         "groups": len(shares),
         "dropped_groups_of_one": sum(len(successes) == 1 for successes in shares.values()),
         "dropped_groups_all_succeeded": sum(len(s) > 1 and all(s) for s in shares.values()),
         "dropped_groups_all_failed": sum(len(s) > 1 and not any(s) for s in shares.values()),
-        "dropped_steps_without_logprobs": len(steps) - len(usable),
+        "dropped_groups_as_oldest": len(mixed) - len(newest),
+        "dropped_duplicates": sum(map(len, mixed)) - sum(map(len, different)),
+        "dropped_steps_uncritical": _num_steps(kept) - len(places),
+        "dropped_steps_without_logprobs": len(places) - len(usable),
         "kept_trajectories": sum(attempt.is_success for attempt in kept),
-        "kept_tasks": len(mixed),
+        "kept_tasks": len(newest),
         "kept_failures": sum(not attempt.is_success for attempt in kept),
     }
-    return _selection([_sample(*place) for place in usable], mixed, counts)
+    return _selection(map(_sample, usable), newest, counts)
+
+
+def _newest(groups: Sequence[Sequence[Judged]], limit: int | None, seed: int) -> Sequence[Sequence[Judged]]:
+    """Whole groups, newest first and those of one age in a random order, up to the first that exceeds the limit."""
+    if limit is None:
+        return groups
+    order = sorted(random.Random(seed).sample(groups, len(groups)), key=lambda group: min(a.age for a in group))
+    totals = itertools.accumulate(map(len, order))
+    return [group for group, total in zip(order, totals, strict=True) if total <= limit]
 
 
 def _selection(samples: Iterable[Sample], groups: Iterable[Sequence[Judged]], counts: Mapping[str, int]) -> Selection:
@@ -229,10 +312,11 @@ def _has_logprobs(step: Step) -> bool:
     return len(step.logprobs) == len(step.token_ids)
 
 
-def _sample(trajectory_id: str, index: int, step: Step) -> Sample:
+def _sample(place: _Place) -> Sample:
+    step = place.step
     return Sample(
-        trajectory_id=trajectory_id,
-        step=index,
+        trajectory_id=place.attempt.trajectory.id,
+        step=place.index,
         prompt_ids=step.prompt_ids,
         token_ids=step.token_ids,
         logprobs=step.logprobs if _has_logprobs(step) else (),

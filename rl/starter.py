@@ -90,7 +90,7 @@ class Recipe(BaseModel):
     max_moves: int = Field(default=3, ge=1)
     """Policy and proposer are taught, and the policy tries itself on, tasks that take at most so many moves: on longer
     ones a policy that has just begun finds no success to learn from."""
-    learner: LearnerSettings = LearnerSettings(lr=4e-4, batch_size=4, lora_rank=16, lora_alpha=32)
+    learner: LearnerSettings = LearnerSettings(lr=4e-4, batch_size=4, lora_rank=16, lora_alpha=32, train_vision=True)
     """Training of each part."""
 
 
@@ -234,7 +234,7 @@ def _teach(
     base: Path, lessons: Sequence[Sample], blobs: BlobStore, settings: LearnerSettings, out: Path
 ) -> dict[str, float]:
     logger.info("%s: %d lessons", out.name, len(lessons))
-    model = load_model(base, settings, train_vision=True)
+    model = load_model(base, settings)
     metrics = imitate(model, lessons, blobs, settings)
     model.network.peft_config["default"].base_model_name_or_path = PACKAGE  # not where it lay on this machine
     model.network.to(torch.bfloat16).save_pretrained(out)

@@ -104,6 +104,13 @@ def test_replay_needs_an_algorithm_that_takes_it(toml: Path) -> None:
         configs.load(toml, [*group, "learner.algorithm.name=rloo"])
 
 
+def test_a_limit_has_room_for_a_group(toml: Path) -> None:
+    groups = ["rollout.samples_per_task=4", "learner.algorithm.name=grpo"]
+    assert configs.load(toml, [*groups, "selection.max_trajectories=4"]).selection.max_trajectories == 4
+    with pytest.raises(ConfigError, match=r"selection\.max_trajectories: expected room for a group of 4 with grpo"):
+        configs.load(toml, [*groups, "selection.max_trajectories=3"])
+
+
 def test_a_recipe_is_an_algorithm_with_its_own_settings(toml: Path) -> None:
     recipe = ["rollout.samples_per_task=4", "learner.algorithm={name='grpo', kl=0.01}"]
     algorithm = configs.load(toml, recipe).learner.algorithm

@@ -30,16 +30,15 @@ from rl.algorithms.grpo import GRPO
 from rl.algorithms.off_policy import OffPolicy
 from rl.algorithms.rloo import RLOO
 from rl.algorithms.topr import TOPR
+from rl.batches import batches, micro_batches
 from rl.learner import (
     LearnerError,
     LearnerSettings,
     Training,
     _padded,
-    batches,
     imitate,
     lessons_of,
     measure_parity,
-    micro_batches,
     schedule,
     train,
     update,
@@ -168,6 +167,101 @@ def test_cutting_a_batch_into_parts_leaves_the_gradient_as_it_is(
     assert cosine > 0.999
 
 
+EXACT = SETTINGS.model_copy(update={"precision": "fp32", "lora_rank": None})
+
+
+@pytest.fixture
+def relatives(samples: list[Sample]) -> list[Sample]:
+    """Samples of which two share prompt and picture, one shares its beginning with them, and one shares nothing."""
+    first, other, third = samples
+    twin = first.model_copy(update={"trajectory_id": "twin", "token_ids": first.token_ids[:3] + third.token_ids})
+    longer = first.prompt_ids[:-4] + other.prompt_ids[-9:]
+    cousin = first.model_copy(update={"trajectory_id": "cousin", "prompt_ids": longer, "temperature": 0.7})
+    return [first, other, twin, cousin]
+
+
+def loss_and_gradients(folder: Path, given: list[Sample], blobs: BlobStore, **changes: Any) -> tuple[float, Any]:
+    settings = EXACT.model_copy(update={"batch_size": len(given), "algorithm": RLOO(tokens_per_step=8), **changes})
+    model = load_model(folder, settings)
+    rewards: dict[str, Literal[0, 1]] = {one.trajectory_id: n % 2 for n, one in enumerate(given)}
+    loss = Training(model, settings)._add_gradients(given, lessons_of(manifest_of(given, **rewards), RLOO()), blobs)
+    return loss, [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"share_prefixes": True},
+        {"share_prefixes": True, "micro_tokens": 64},
+        {"share_prefixes": True, "train_vision": True},
+        {"picture_cache_mb": 1.0},
+        {"checkpointing": True},
+        {"micro_tokens": 64},
+    ],
+    ids=str,
+)
+def test_what_saves_work_or_memory_changes_neither_loss_nor_gradient(
+    tiny: Path, blobs: BlobStore, relatives: list[Sample], changes: dict[str, Any]
+) -> None:
+    plain = {"train_vision": changes.get("train_vision", False)}
+    loss, gradients = loss_and_gradients(tiny, relatives, blobs, **plain)
+    other_loss, other_gradients = loss_and_gradients(tiny, relatives, blobs, **changes)
+    assert other_loss == pytest.approx(loss, rel=1e-5)
+    largest = max(gradient.abs().max().item() for gradient in gradients)
+    for ours, theirs in zip(other_gradients, gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * largest)
+
+
+def count_calls(module: torch.nn.Module) -> list[None]:
+    calls: list[None] = []
+    module.register_forward_hook(lambda *_: calls.append(None))
+    return calls
+
+
+@pytest.mark.parametrize(("megabytes", "calls"), [(1.0, 2), (0.0005, 3)])
+def test_a_picture_is_encoded_once_while_there_is_room_for_it(
+    tiny: Path, blobs: BlobStore, samples: list[Sample], megabytes: float, calls: int
+) -> None:
+    model = load_model(tiny, EXACT.model_copy(update={"picture_cache_mb": megabytes}))
+    encoded = count_calls(model.network.model.vision_model)
+    for one in (samples[0], samples[1], samples[0]):
+        model.score([one], blobs, 256)
+    assert len(encoded) == calls
+
+
+def test_checkpointing_computes_layers_again_and_drops_nothing_at_random(
+    tiny: Path, blobs: BlobStore, samples: list[Sample]
+) -> None:
+    model = load_model(tiny, EXACT.model_copy(update={"checkpointing": True}))
+    layer = model.network.model.text_model.layers[1]
+    calls = count_calls(layer.self_attn)
+    model.logprobs(samples[:1], blobs, 256)[0].sum().backward()
+    assert len(calls) == 2
+    assert not any(module.training for module in (layer.mlp, layer.self_attn, model.network))
+
+
+@pytest.mark.parametrize("lora_rank", [4, None])
+@pytest.mark.parametrize("train_vision", [True, False])
+def test_the_vision_tower_is_trained_where_the_config_says_so_and_left_alone_else(
+    tiny: Path, tmp_path: Path, samples: list[Sample], lora_rank: int | None, train_vision: bool
+) -> None:
+    write_manifest(tmp_path / "manifests" / "m.json", manifest_of(samples))
+    settings = SETTINGS.model_copy(update={"lora_rank": lora_rank, "train_vision": train_vision})
+    update(tmp_path / "manifests" / "m.json", tiny, tmp_path / "out", settings=settings)
+    before, after = (load_file(folder / "model.safetensors") for folder in (tiny, tmp_path / "out"))
+    assert before.keys() == after.keys()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any("text_model.layers" in name for name in moved)
+    assert any("vision_model" in name or "connector" in name for name in moved) == train_vision
+
+
+def test_a_model_whose_pictures_cannot_be_encoded_apart_is_refused(tiny: Path) -> None:
+    model = load_model(tiny, SETTINGS)
+    model.network.config.model_type = "qwen2_5_vl"
+    with pytest.raises(ValueError, match="expected a model of idefics3, smolvlm, got qwen2_5_vl"):
+        TrainedModel(model.network, model.processor, SETTINGS.model_copy(update={"share_prefixes": True}))
+
+
 def known(model: TrainedModel, samples: list[Sample], blobs: BlobStore) -> list[Sample]:
     """The samples with the model's own log-probs, as if it had just sampled them."""
     rows = [row for one in samples for row in model.score([one], blobs, 256)]
@@ -179,7 +273,7 @@ def test_filtered_bc_takes_the_very_steps_of_a_plain_loop(tiny: Path, blobs: Blo
     model, plain = load_model(tiny, settings), load_model(tiny, settings)
     train(model, lessons_of(manifest_of(samples), FilteredBC()), blobs, settings)
     optimizer = torch.optim.AdamW(plain.parameters, lr=1, betas=(0.9, 0.95), weight_decay=0)
-    for number, batch in enumerate(batches(samples, settings)):
+    for number, batch in enumerate(batches(samples, settings.batch_size, settings.epochs, settings.seed)):
         optimizer.param_groups[0]["lr"] = settings.lr * schedule(number, 4, settings.warmup_share)
         for micro in micro_batches(batch, settings.micro_tokens):
             logprobs, mask = plain.logprobs(micro, blobs, settings.image_px)
@@ -400,6 +494,33 @@ def test_parity_is_zero_against_the_models_own_logprobs(tiny: Path, blobs: BlobS
     assert parity["learn/mismatch_kl"] == pytest.approx(0, abs=1e-4)
 
 
+def test_an_update_whose_server_computed_another_policy_stops_before_anything_is_trained(
+    tiny: Path, tmp_path: Path, samples: list[Sample], caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest, out = tmp_path / "manifests" / "m.json", tmp_path / "weights" / "v000001"
+    given = known(load_model(tiny, SETTINGS), samples, BlobStore(tmp_path / "blobs"))
+    off = [one.model_copy(update={"logprobs": tuple(p - 0.5 for p in one.logprobs)}) for one in given]
+    write_manifest(manifest, manifest_of(off))
+    with (
+        caplog.at_level(logging.INFO, "rl.learner"),
+        # exp(0.5) - 1 - 0.5
+        pytest.raises(LearnerError, match=r"logprob_mean_abs_diff 0\.5, .*mismatch_kl 0\.14.* at most 0\.1 \("),
+    ):
+        update(manifest, tiny, out, settings=SETTINGS)
+    assert steps_taken(caplog) == []
+    assert list(out.parent.iterdir()) == []
+    metrics = update(manifest, tiny, out, settings=SETTINGS.model_copy(update={"max_mismatch_kl": 0.2}))
+    assert metrics["learn/masked_share"] == 0
+
+
+def test_what_older_weights_sampled_is_no_mismatch(samples: list[Sample]) -> None:
+    data = manifest_of(samples)
+    attempts = [attempt.model_copy(update={"age": n}) for n, attempt in enumerate(data.attempts)]
+    lessons = lessons_of(data.model_copy(update={"attempts": tuple(attempts)}), FilteredBC())
+    assert [sample.trajectory_id for sample in lessons.fresh] == ["a"]
+    assert len(lessons.samples) == 3
+
+
 @pytest.mark.parametrize("algorithm", [FilteredBC(), GRPO()], ids=lambda algorithm: algorithm.name)
 def test_nothing_to_learn_from_leaves_the_weights_as_they_are_and_is_told(
     tmp_path: Path, samples: list[Sample], caplog: pytest.LogCaptureFixture, algorithm: FilteredBC | GRPO
@@ -428,8 +549,8 @@ def test_parts_of_a_batch_keep_to_the_token_limit_and_lose_no_sample(samples: li
         assert max(len(s.prompt_ids) + len(s.token_ids) for s in part) * len(part) <= 2 * longest
 
 
-LONG = SETTINGS.model_copy(update={"epochs": 3, "checkpoint_s": 1e-9})
-"""Six optimizer steps, each followed by a checkpoint."""
+LONG = SETTINGS.model_copy(update={"epochs": 3, "checkpoint_s": 1e-9, "max_mismatch_kl": 100.0})
+"""Six optimizer steps, each followed by a checkpoint; the log-probs that are given to it are invented."""
 
 
 @dataclass(frozen=True)

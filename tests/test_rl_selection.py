@@ -104,13 +104,16 @@ def test_equal_steps_count_once_and_malformed_ones_not_at_all() -> None:
     twin = step(1)
     malformed = step(2).model_copy(update={"action": None})
     record = trajectory("a").model_copy(update={"steps": (twin, twin, malformed)})
-    assert len(chosen([(record, S)]).samples) == 1
+    selection = chosen([(record, S)])
+    assert len(selection.samples) == 1
+    assert (selection.counts["dropped_steps_equal"], selection.counts["dropped_steps_unusable"]) == (1, 1)
 
 
 def test_the_counts_add_up() -> None:
     judged = [(trajectory(f"t{n}", task=f"Task number {n % 3}."), S) for n in range(9)]
     counts = chosen(judged, max_per_task=2, max_per_saturated_task=2, max_per_shape=4).counts
-    dropped = sum(number for name, number in counts.items() if name.startswith("dropped"))
+    of_attempts = [name for name in counts if name.startswith("dropped") and "steps" not in name]
+    dropped = sum(counts[name] for name in of_attempts)
     assert counts["successes"] == dropped + counts["kept_trajectories"] == 9
 
 
@@ -142,6 +145,7 @@ def test_groups_that_all_succeed_or_all_fail_are_dropped_and_counted() -> None:
         "dropped_groups_of_one": 1,
         "dropped_groups_all_succeeded": 1,
         "dropped_groups_all_failed": 2,
+        "dropped_groups_as_oldest": 0,
     }
     assert counts["groups"] == sum(dropped.values()) + counts["kept_tasks"] == 5
     assert (counts["kept_trajectories"], counts["kept_failures"]) == (1, 2)
@@ -181,6 +185,77 @@ def test_how_old_an_attempt_is_goes_into_the_manifest() -> None:
     judged = [Judged(trajectory("old"), S, age=2), Judged(trajectory("new"), F)]
     selection = select(judged, SelectionSettings(), LearnsFrom.GROUPS, seed=0)
     assert {a.trajectory_id: a.age for a in selection.attempts} == {"new": 0, "old": 2}
+
+
+def acting(name: str, *texts: str) -> Trajectory:
+    """An attempt that answers so, step by step, in words of its own."""
+    steps = [step(sum(name.encode()) + n, Action(kind=ActionKind.ANSWER, text=t)) for n, t in enumerate(texts)]
+    return trajectory(name).model_copy(update={"steps": tuple(steps)})
+
+
+TWINS = [(acting("s1", "5"), S), (acting("s2", "5"), S), (acting("s3", "6"), S), (acting("f1", "5"), F)]
+"""Attempts at one task, of which the first two succeed by the same actions, and the last fails by them."""
+
+
+def test_of_attempts_with_the_same_actions_and_verdict_one_counts_and_the_mean_is_of_those_left() -> None:
+    whole, selection = (chosen(TWINS, LearnsFrom.GROUPS, drop_duplicates=drop) for drop in (False, True))
+    assert {a.trajectory_id for a in whole.attempts} == {"s1", "s2", "s3", "f1"}
+    assert {a.trajectory_id: a.reward for a in selection.attempts} == {"s1": 1, "s3": 1, "f1": 0}
+    assert names(selection) == {"s1", "s3", "f1"}
+    assert selection.counts["dropped_duplicates"] == 1
+
+
+def test_a_duplicate_takes_no_success_s_place_and_the_task_is_as_saturated_as_it_was() -> None:
+    assert names(chosen(TWINS, max_per_task=2)) == {"s1", "s2"}
+    selection = chosen(TWINS, max_per_task=2, drop_duplicates=True)
+    assert names(selection) == {"s1", "s3"}
+    assert selection.counts["dropped_duplicates"] == 1
+    assert names(chosen(TWINS[:2], max_per_saturated_task=0, drop_duplicates=True)) == set()
+
+
+def replayed(name: str, judgement: Judgement, age: int) -> Judged:
+    return Judged(trajectory(name, task=f"Task of round {age}."), judgement, age=age)
+
+
+def test_what_exceeds_the_limit_is_dropped_oldest_first() -> None:
+    judged = [replayed(f"{age}{n}", S, age) for age in (2, 0, 1) for n in "ax"]
+    settings = SelectionSettings(max_trajectories=3, max_per_saturated_task=2)
+    selection = select(judged, settings, LearnsFrom.SUCCESSES, seed=0)
+    assert names(selection) > {"0a", "0x"}
+    assert {name[0] for name in names(selection)} == {"0", "1"}
+    assert selection.counts["dropped_as_oldest"] == 3
+    shaped = SelectionSettings(max_per_shape=2, max_per_saturated_task=2)
+    assert names(select(judged, shaped, LearnsFrom.SUCCESSES, seed=0)) == {"0a", "0x"}
+
+
+def test_groups_are_dropped_whole_and_oldest_first() -> None:
+    judged = [replayed(f"{age}{n}", S if n else F, age) for age in (1, 0, 2) for n in range(2)]
+    settings = SelectionSettings(max_trajectories=5)
+    selection = select(judged, settings, LearnsFrom.GROUPS, seed=0)
+    assert names(selection) == {"00", "01", "10", "11"}
+    assert selection.counts["dropped_groups_as_oldest"] == 1
+    assert selection.counts["kept_tasks"] == 2
+
+
+def surprising(name: str, *logprobs: float | None) -> Trajectory:
+    """An attempt whose steps were sampled at these log-probs; None: not known."""
+    steps = [step(sum(name.encode()) * 10 + n) for n in range(len(logprobs))]
+    known = [s.model_copy(update={"logprobs": () if p is None else (p,)}) for s, p in zip(steps, logprobs, strict=True)]
+    return trajectory(name).model_copy(update={"steps": tuple(known)})
+
+
+def test_of_each_trajectory_the_share_of_steps_that_surprised_most_is_kept() -> None:
+    judged = [(surprising("s", -0.1, -3.0, -0.2, -2.0), S), (surprising("f", -0.1, -0.3, -0.2), F)]
+    selection = chosen(judged, LearnsFrom.GROUPS, critical_share=0.5)
+    assert places(selection) == [("f", 1), ("f", 2), ("s", 1), ("s", 3)]
+    assert selection.counts["dropped_steps_uncritical"] == 3
+    assert places(chosen(judged, LearnsFrom.GROUPS)) == [("f", 0), ("f", 1), ("f", 2), *(("s", n) for n in range(4))]
+
+
+def test_a_step_of_unknown_logprobs_counts_as_one_that_matters() -> None:
+    selection = chosen([(surprising("s", -9.0, None, -0.1), S)], critical_share=1 / 3)
+    assert places(selection) == [("s", 1)]
+    assert selection.counts["dropped_steps_uncritical"] == 2
 
 
 def test_a_manifest_is_read_back_as_it_was_written(tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ class Loss:
 
     total: Tensor
     """A scalar; the parts of a batch add up to its loss."""
+    num_masked: float = 0.0
+    """Response tokens without a gradient, for they are too far from when they were sampled."""
     sums: Mapping[str, float] = field(default_factory=dict)
     """Sums over response tokens by name; their means over all trained tokens are metrics, ``learn/<name>``."""
 

@@ -63,9 +63,10 @@ class GRPO(GroupAlgorithm):
         free_BR = ratio_BR * advantages_B1
         clipped_BR = ratio_BR.clamp(1 - self.clip_low, 1 + self.clip_high) * advantages_B1
         terms_BR = -free_BR.minimum(clipped_BR)
-        sums = {"clipped_share": ((clipped_BR < free_BR) * mask_BR).sum().item()}
+        num_clipped = ((clipped_BR < free_BR) * mask_BR).sum().item()
+        sums = {}
         if self.kl:
             divergence_BR = (batch.logprobs_BR - batch.starter_BR).square() / 2
             terms_BR = terms_BR + self.kl * divergence_BR
             sums["starter_kl"] = (divergence_BR.detach() * mask_BR).sum().item()
-        return Loss(self.by_constant((terms_BR * mask_BR).sum(), batch), sums)
+        return Loss(self.by_constant((terms_BR * mask_BR).sum(), batch), num_clipped, sums)

@@ -57,8 +57,6 @@ class OffPolicy(GroupAlgorithm):
         dropped_BR = ratio_BR > self.drop_above
         weights_BR = ratio_BR.clamp(max=self.truncate_at).masked_fill(dropped_BR, 0.0)
         weighed_BR = batch.logprobs_BR * mask_BR * weights_BR * batch.advantages_B[:, None]
-        sums = {
-            "dropped_share": (dropped_BR * mask_BR).sum().item(),
-            "truncated_share": ((ratio_BR > self.truncate_at) & ~dropped_BR).mul(mask_BR).sum().item(),
-        }
-        return Loss(-self.by_constant(weighed_BR.sum(), batch), sums)
+        num_dropped = (dropped_BR * mask_BR).sum().item()
+        num_truncated = ((ratio_BR > self.truncate_at) & ~dropped_BR).mul(mask_BR).sum().item()
+        return Loss(-self.by_constant(weighed_BR.sum(), batch), num_dropped, {"truncated_share": num_truncated})
