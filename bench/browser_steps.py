@@ -176,9 +176,9 @@ def browsers_path(executable: str, bundled: str, folder: Path) -> None:
 
 def gym_steps(url: str, steps: int, failed: Any, ready: Any, go: Any, done: Any, leave: Any) -> None:
     """A process with one environment of BrowserGym: start, say so, wait, step, say so, stay until told to leave."""
-    import browsergym.core  # registers  # noqa: F401
+    import browsergym.core  # registers  # noqa: F401  # pyright: ignore[reportMissingImports]
     import gymnasium
-    from browsergym.core.env import BrowserEnv
+    from browsergym.core.env import BrowserEnv  # pyright: ignore[reportMissingImports]
 
     quick = {"slow_mo": 0, "pre_observation_delay": 0.0}
     known = inspect.signature(BrowserEnv).parameters

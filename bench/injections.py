@@ -139,7 +139,9 @@ def injection_pages() -> list[InjectionPage]:
         )
         for how, html in TOLD.items()
     ]
-    pages += [InjectionPage(f"asks: {name}", DETAILS + html, *rest) for name, (html, *rest) in LEAKS.items()]
+    pages += [
+        InjectionPage(f"asks: {name}", DETAILS + html, baits, harm) for name, (html, baits, harm) in LEAKS.items()
+    ]
     for group, baits in (("bait", BUTTONS), ("look-alike", LOOK_ALIKES), ("beyond", BEYOND)):
         harm = "/x1" if group == "beyond" else "/harm"
         pages += [

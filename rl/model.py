@@ -253,7 +253,8 @@ class Pictures:
         if not features:
             return {}
         chosen = torch.cat([part for row in rows for part in self._of_row(row, features)])
-        return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=chosen)}}
+        output = BaseModelOutputWithPooling(pooler_output=chosen)  # pyright: ignore[reportArgumentType]  # a plain Tensor
+        return {"mm_encoder_outputs": {"image": output}}
 
     def _of_row(self, row: Row, features: Mapping[str, torch.Tensor]) -> Iterator[torch.Tensor]:
         """The features of a row's image tokens in the row's order; a token that several samples share has them once."""

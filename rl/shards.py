@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 import typer
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure, record
 from torch.distributed.fsdp import fully_shard
@@ -109,7 +110,7 @@ def save_shards(folder: Path, state: Mapping[str, Any], tensors: Mapping[str, An
         target.mkdir(parents=True)
     peers().gather(None)
     with _alone():
-        dcp.save(dict(tensors), checkpoint_id=target)
+        save(dict(tensors), checkpoint_id=target)
     if peers().rank == 0:
         for file in target.iterdir():
             sync(file)
@@ -134,7 +135,7 @@ def find_shards(folder: Path) -> Path | None:
 def load_shards(checkpoint: Path, tensors: Mapping[str, Any]) -> None:
     """Read a checkpoint into tensors, however many processes wrote it and however many read it."""
     with _alone():
-        dcp.load(dict(tensors), checkpoint_id=checkpoint)
+        load(dict(tensors), checkpoint_id=checkpoint)
 
 
 def _alone() -> warnings.catch_warnings:

@@ -183,7 +183,7 @@ def relatives(samples: list[Sample]) -> list[Sample]:
 def loss_and_gradients(folder: Path, given: list[Sample], blobs: BlobStore, **changes: Any) -> tuple[float, Any]:
     settings = EXACT.model_copy(update={"batch_size": len(given), "algorithm": RLOO(tokens_per_step=8), **changes})
     model = load_model(folder, settings)
-    rewards: dict[str, Literal[0, 1]] = {one.trajectory_id: n % 2 for n, one in enumerate(given)}
+    rewards: dict[str, Literal[0, 1]] = {one.trajectory_id: 1 if n % 2 else 0 for n, one in enumerate(given)}
     loss = Training(model, settings)._add_gradients(given, lessons_of(manifest_of(given, **rewards), RLOO()), blobs)
     return loss, [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters]
 
