@@ -391,9 +391,7 @@ def _recompute(network: Any) -> None:
     network.gradient_checkpointing_enable({"use_reentrant": False})
     for module in network.modules():
         if isinstance(module, GradientCheckpointingLayer):
-            module.training = (
-                True  # of the layer alone, which asks for it; what is in it may hold dropout, and must not
-            )
+            module.training = True  # the layer alone asks for it; what is in it may hold dropout and stays as it is
 
 
 def save_weights(model: TrainedModel, parent: Path, out: Path, commit: dict[str, Any], *, image_px: int | None) -> None:
