@@ -167,7 +167,8 @@ def together(num_processes: int, do: Callable[..., Item], *args: Any) -> Item:
 
 
 def _last_line(failure: ProcessFailure) -> str:
-    return failure.message.strip().splitlines()[-1]
+    told: Any = failure.message  # of an error that was raised a dict, whatever its type says; of a signal, words
+    return (told["message"] if isinstance(told, dict) else told).strip().splitlines()[-1]
 
 
 @record

@@ -155,9 +155,9 @@ async def test_failures_that_are_not_the_agents_are_neither_judged_nor_selected(
     team.models = {"judge": says_success}
     await stages.judge(team, 1)
     judged = [row for row in team.ledger.trajectories(1) if row.judgement is not None]
-    assert {row.outcome for row in judged} == {Outcome.FINISHED, Outcome.STEP_LIMIT, Outcome.STUCK}
+    assert {row.outcome for row in judged} == {Outcome.FINISHED, Outcome.STEP_LIMIT, Outcome.STUCK, Outcome.OVER}
     await stages.seal(team, 1)
-    assert team.ledger.metrics(1)["learn/successes"] == len(judged) == 9
+    assert team.ledger.metrics(1)["learn/successes"] == len(judged) == 12
 
 
 @pytest.mark.asyncio

@@ -353,6 +353,6 @@ def test_a_run_that_loses_one_of_two_servers_decides_and_learns_what_a_run_with_
     assert min(server.calls.count("policy") for server in (first, second)) > 5
     with Ledger.open_readonly(run_dir) as books:
         assert Outcome.MODEL_OUTAGE not in {row.outcome for row in books.trajectories()}
-        assert {row.purpose for row in books.trajectories()} == {Purpose.TRAIN, Purpose.EVAL}
+        assert {row.purpose for row in books.trajectories()} >= {Purpose.TRAIN, Purpose.EVAL}
         texts = [event.text for event in books.events() if event.kind == "replica"]
         assert texts == [f"{second.url} is left out: gave no answer"]
