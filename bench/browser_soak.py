@@ -1,125 +1,78 @@
-"""Does anything grow? Hundreds of episodes in one run: memory, open files and zombies at their start and at their end.
+"""Does the browser's side of an episode grow? Thousands of episodes in one process, without Ray, driver and books.
 
-The real program with real Ray and Chromium and a scripted model, one round of as many episodes as asked for. Its whole
-process tree, without the model, is measured every two seconds. Start: the median over the second tenth of the episodes,
-when all is warm; end: over the last tenth. Memory is the proportional set size, or resident minus shared pages where
-the system hides that. The lines before the last say which program grew by how much.
+One browser, so many episodes at once, whose policy acts out the solutions of gold tasks; this process, Playwright's and
+Chromium's are measured every two seconds, as by bench/soak.py, which has the whole program.
 
-    python -m bench.browser_soak --episodes 500 --seed 0
+    python -m bench.browser_soak --episodes 2000 --seed 0
 """
 
-import json
-import subprocess
+import asyncio
+import itertools
+import random
 import tempfile
-import time
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 from typing import Annotated
 
 import psutil
 import typer
 
-from bench.chaos import Arena
-from bench.common import ROOT
-from bench.round_profile import MB, tree_memory
-from launch.books import LedgerError, Phase, Purpose
-from launch.ledger import Ledger
-
-SAMPLE_S = 2.0
-DEADLINE_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """The process tree at one moment."""
-
-    num_episodes: int
-    """Committed so far."""
-    memory: Counter[str]
-    """Bytes by program."""
-    num_files: int
-    """Open file descriptors."""
-    num_zombies: int
+from bench.soak import SAMPLE_S, Sample, look, tell
+from policy.blobs import BlobStore
+from policy.browser import Browser, BrowserSettings
+from policy.trajectory import Outcome
+from proposer.task import Website
+from rl.demonstrate import demonstrate, practice_website
+from sites.catalogue import SITES
+from sites.contract import GoldTask, gold_tasks
+from sites.server import PracticeServer
 
 
-def num_committed(run_dir: Path) -> int | None:
-    """Practised episodes in the books; None once they are all there."""
-    try:
-        with Ledger.open_readonly(run_dir) as books:
-            if books.phase(1) not in (None, Phase.PROPOSE, Phase.ROLLOUT):
-                return None
-            return sum(books.outcomes(1, (Purpose.TRAIN,)).values())
-    except LedgerError:
-        return 0  # not begun yet
+def endless_tasks(seed: int) -> Iterator[tuple[Website, GoldTask]]:
+    """Gold tasks of all practice sites, world after world, each world's in an order of its own."""
+    rng = random.Random(seed)
+    for number in itertools.count():
+        for name, site in SITES.items():
+            tasks = list(gold_tasks(site, f"train-{number}"))
+            for task in rng.sample(tasks, len(tasks)):
+                yield practice_website(name), task
 
 
-def look(seen: set[psutil.Process], root: psutil.Process, num_episodes: int) -> Sample:
-    """Measure the tree."""
-    memory = tree_memory(seen, root)
-    num_files = num_zombies = 0
-    for process in list(seen):
-        try:
-            num_files += process.num_fds()
-            num_zombies += process.status() == psutil.STATUS_ZOMBIE
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return Sample(num_episodes, memory, num_files, num_zombies)
+async def soak(episodes: int, at_once: int, seed: int, folder: Path) -> list[Sample]:
+    """Samples while the episodes are under way."""
+    tasks, num_done = itertools.islice(endless_tasks(seed), episodes), 0
+    seen, samples, root = set[psutil.Process](), list[Sample](), psutil.Process()
 
+    async def work(browser: Browser, practice: PracticeServer) -> None:
+        nonlocal num_done
+        for website, task in tasks:  # shared: each goes to exactly one worker
+            record = await demonstrate(task, task.solution, website, task.id, browser=browser, practice=practice)
+            assert record.outcome is Outcome.FINISHED, f"{task.id}: {record.outcome} {record.error}"
+            num_done += 1
 
-def watch(process: subprocess.Popen[bytes], run_dir: Path) -> list[Sample]:
-    """Samples while episodes roll out."""
-    root, seen, samples = psutil.Process(process.pid), set[psutil.Process](), list[Sample]()
-    deadline = time.monotonic() + DEADLINE_S
-    while (done := num_committed(run_dir)) is not None:
-        assert process.poll() is None, "the program ended before its episodes were done"
-        assert time.monotonic() < deadline, f"not done within {DEADLINE_S:.0f} s"
-        samples.append(look(seen, root, done))
-        time.sleep(SAMPLE_S)
+    async def measure() -> None:
+        while True:
+            samples.append(look(seen, root, num_done))
+            await asyncio.sleep(SAMPLE_S)
+
+    with PracticeServer() as practice:
+        async with Browser(BrowserSettings(), BlobStore(folder)) as browser:
+            measuring = asyncio.create_task(measure())
+            async with asyncio.TaskGroup() as group:
+                for _ in range(at_once):
+                    group.create_task(work(browser, practice))
+            measuring.cancel()
     return samples
 
 
-def between(samples: list[Sample], low: float, high: float) -> list[Sample]:
-    """Those from a share of the last one's episodes to another."""
-    total = samples[-1].num_episodes
-    return [sample for sample in samples if low * total <= sample.num_episodes <= high * total]
-
-
-def typical(samples: list[Sample]) -> Counter[str]:
-    """Median bytes by program."""
-    programs = {program for sample in samples for program in sample.memory}
-    return Counter({program: round(median(sample.memory[program] for sample in samples)) for program in programs})
-
-
 def main(
-    episodes: Annotated[int, typer.Option(help="How many episodes.", min=50)] = 500,
-    seed: Annotated[int, typer.Option(help="Of the run.", min=0)] = 0,
+    episodes: Annotated[int, typer.Option(help="How many episodes.", min=50)] = 2000,
+    at_once: Annotated[int, typer.Option(help="Episodes at once in the browser.", min=1)] = 8,
+    seed: Annotated[int, typer.Option(help="Of the order of tasks.", min=0)] = 0,
 ) -> None:
-    """Run many episodes and tell whether memory, open files or zombies grew."""
-    with tempfile.TemporaryDirectory(prefix="pae-soak-") as directory, Arena(Path(directory), seed) as arena:
-        settings = ["run.rounds=1", f"rollout.tasks_per_round={episodes}", "rollout.tasks_per_world=10"]
-        command = arena.command("soak", [*settings, "evaluation.num_tasks=0"])
-        with (Path(directory) / "soak.log").open("wb") as log:
-            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-            try:
-                samples = watch(process, arena.run_dir("soak"))
-            finally:
-                process.terminate()
-                process.wait()
-    first, last = between(samples, 0.1, 0.2), between(samples, 0.9, 1.0)
-    start, end = typical(first), typical(last)
-    for program in sorted(start | end, key=lambda program: start[program] - end[program]):
-        print(f"{start[program] / MB:8.0f} -> {end[program] / MB:8.0f} MB {program}")
-    figures = {
-        "episodes": samples[-1].num_episodes,
-        "rss_mb_start": round(start.total() / MB),
-        "rss_mb_end": round(end.total() / MB),
-        "fds_start": round(median(sample.num_files for sample in first)),
-        "fds_end": round(median(sample.num_files for sample in last)),
-        "zombies": last[-1].num_zombies,
-    }
-    print(json.dumps(figures))
+    """Run many episodes in one browser and tell whether memory, open files or zombies grew."""
+    with tempfile.TemporaryDirectory(prefix="pae-soak-") as folder:
+        tell(asyncio.run(soak(episodes, at_once, seed, Path(folder))))
 
 
 if __name__ == "__main__":
