@@ -135,10 +135,9 @@ async def propose(team: Team, k: int) -> None:
 def _plan_gold(team: Team, k: int, practice: Practice) -> None:
     """In the place of proposals: some of a training world's gold tasks."""
     golds = _golds_of(team, practice)
-    chosen = _some_of(team, k, practice)
-    row = ProposalRow(
-        k, practice.website.name, practice.world, len(golds), len(chosen), {"spare": len(golds) - len(chosen)}
-    )
+    chosen = _some_of(team, k, practice, golds)
+    spare = len(golds) - len(chosen)
+    row = ProposalRow(k, practice.website.name, practice.world, len(golds), len(chosen), {"spare": spare})
     team.ledger.add_proposals(row, chosen, team.config.rollout.samples_per_task)
 
 
@@ -147,12 +146,11 @@ def _fresh_gold(team: Team, k: int, num_tasks: int, worlds: str) -> list[Task]:
     websites = [website for website in team.config.websites_of("train") if website.practice_site is not None]
     per_world, seed = team.config.rollout.tasks_per_world, team.seed(k, worlds)
     plan = plan_practice(websites, num_tasks, per_world, seed, worlds) if num_tasks else []
-    return [task for practice in plan for task in _some_of(team, k, practice)]
+    return [task for practice in plan for task in _some_of(team, k, practice, _golds_of(team, practice))]
 
 
-def _some_of(team: Team, k: int, practice: Practice) -> list[Task]:
-    """As many gold tasks of a world as are to be practised, or all of them."""
-    golds = _golds_of(team, practice)
+def _some_of(team: Team, k: int, practice: Practice, golds: list[Task]) -> list[Task]:
+    """As many of a world's gold tasks as are to be practised, or all of them."""
     rng = random.Random(team.seed(k, practice.website.name, practice.world))
     return rng.sample(golds, min(practice.num_tasks, len(golds)))
 
