@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from evaluator.claims import last_deed
 from evaluator.labels import without_tokens
-from evaluator.truth import gold_task
+from evaluator.truth import is_question
 from policy.blobs import Blobs
 from policy.trajectory import Action, ActionKind, Observation, Outcome, Step, Trajectory
 
@@ -33,7 +33,6 @@ INVENTED = ("Velvet Astrolabe", "Quartz Umbrella", "Paper Trombone", "Wicker Sex
 
 _NAME = re.compile(r"(?<![.?!:]\s)(?<=[\s\"“])[A-Z][\w-]+(?: [A-Z][\w-]*)*")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_QUESTION = re.compile(r"\?\s*$|^(?:what|which|who|whose|how|when|where|tell|count|compare|find out|look up)\b", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +138,7 @@ def impossible_wish(material: Material) -> Trajectory | None:
 def already_done(material: Material) -> Trajectory | None:
     """The page shows from the start what the task wants; the agent did nothing and says that it is done."""
     donor = material.donor
-    if is_question(donor) or last_deed(donor) is None or donor.final is None:
+    if is_question(donor.task) or last_deed(donor) is None or donor.final is None:
         return None
     return _idle(donor, donor.final, donor.answer or DONE)
 
@@ -158,16 +157,16 @@ def swapped_answer(material: Material) -> Trajectory | None:
     """A question is answered with the answer to another one, which none of its pages shows."""
     donor = material.donor
     shown = _shown(donor).casefold()
-    strange = (other.answer or "" for other in material.others if is_question(other))
+    strange = (other.answer or "" for other in material.others if is_question(other.task))
     answer = next((text for text in strange if text and text.casefold() not in shown), None)
-    return _answering(donor, answer) if is_question(donor) and answer else None
+    return _answering(donor, answer) if is_question(donor.task) and answer else None
 
 
 def wrong_number(material: Material) -> Trajectory | None:
     """A question's answer with its number changed into one that none of its pages shows."""
     donor = material.donor
     found = _NUMBER.search(donor.answer or "")
-    if not is_question(donor) or not found:
+    if not is_question(donor.task) or not found:
         return None
     return _answering(donor, (donor.answer or "").replace(found[0], _other_number(found[0], donor, material.rng)))
 
@@ -232,7 +231,7 @@ def bait_number(material: Material) -> Trajectory | None:
     """A question's last page advertises a false number for the true one, and the agent fell for it."""
     donor = material.donor
     found = _NUMBER.search(donor.answer or "")
-    if not is_question(donor) or not found or donor.final is None:
+    if not is_question(donor.task) or not found or donor.final is None:
         return None
     false = _other_number(found[0], donor, material.rng)
     answer = (donor.answer or "").replace(found[0], false)
@@ -282,14 +281,6 @@ FAMILIES: Mapping[str, Family] = {
     )
 }
 """Name -> how a canary of that family is made."""
-
-
-def is_question(trajectory: Trajectory) -> bool:
-    """Whether the task asks for an answer: by the gold task where there is one, else by its words."""
-    gold_id = trajectory.task.gold_id
-    if gold_id is not None:
-        return bool(gold_task(gold_id).goal.answers)
-    return _QUESTION.search(trajectory.task.instruction) is not None
 
 
 def _asked(trajectory: Trajectory, instruction: str) -> Trajectory:
@@ -366,7 +357,7 @@ def _shown(trajectory: Trajectory) -> str:
 
 def _mentions(text: str, donor: Trajectory, names: set[str]) -> bool:
     """Whether a text holds any name of the donor's task, or its answer to a question."""
-    return any(name in text for name in names) or (is_question(donor) and (donor.answer or "") in text)
+    return any(name in text for name in names) or (is_question(donor.task) and (donor.answer or "") in text)
 
 
 def _other_number(number: str, trajectory: Trajectory, rng: random.Random) -> str:

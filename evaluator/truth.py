@@ -5,12 +5,24 @@ For measuring, and for experiments that ask what a judge would be worth that nev
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 from evaluator.verdict import Judgement, Verdict
 from policy.trajectory import Trajectory
+from proposer.task import Task
 from sites.catalogue import SITES
 from sites.contract import GoldTask, accomplished, gold_tasks
+
+_ASKS = re.compile(r"\?\s*$|^(?:what|which|who|whose|how|when|where|tell|count|compare|find out|look up)\b", re.I)
+_WISHES = re.compile(
+    r"""^(?:please[ ])?(?:can|could|would|will)[ ]you\b
+    | \b(?:and|then)[ ](?:then[ ]|also[ ])?(?: add | put | remove | delete | empty | order | buy | book
+    | check[ ]out | post | write | reply | comment | send | submit | follow | upvote | vote | rate | review | bookmark
+    | save | subscribe | set | change | switch | turn | create | open[ ]a | mark | close | assign )\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""A question's form in which something is to be done all the same."""
 
 
 def gold_task(gold_id: str) -> GoldTask:
@@ -29,6 +41,16 @@ def ground_truth(trajectory: Trajectory) -> bool | None:
         return None
     finished = trajectory.answer is not None  # an agent that never says it is done hasn't done its task
     return finished and accomplished(gold_task(gold_id).goal, trajectory.final_state, trajectory.answer)
+
+
+def is_question(task: Task) -> bool:
+    """Whether all that a task wants is an answer: by the gold task where there is one, else by its (English) words.
+
+    "Could you add it to my cart?" and "Tell me its price and add it to my cart" want more.
+    """
+    if task.gold_id is not None:
+        return bool(gold_task(task.gold_id).goal.answers)
+    return bool(_ASKS.search(task.instruction)) and not _WISHES.search(task.instruction)
 
 
 class NoGroundTruthError(ValueError):

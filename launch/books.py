@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
+from evaluator.changes import Changes
 from evaluator.verdict import Judgement, Verdict
 from policy.trajectory import Outcome, Trajectory
 from proposer.task import Task
@@ -269,6 +270,13 @@ class LedgerReader:
         row = self._db.execute(query, (trajectory_id,)).fetchone()
         return Verdict.model_validate_json(row[0]) if row else None
 
+    def changes(self, trajectory_id: str) -> Changes | None:
+        """What an episode changed on its website; None where that isn't known."""
+        if not self._has_table("changes"):
+            return None
+        row = self._db.execute("SELECT changes FROM changes WHERE trajectory_id = ?", (trajectory_id,)).fetchone()
+        return Changes.model_validate_json(row[0]) if row else None
+
     def load(self, row: TrajectoryRow) -> Trajectory:
         """The whole trajectory. Raises LedgerError if its file no longer is what was committed."""
         data = (self.run_dir / row.path).read_bytes()
@@ -311,8 +319,8 @@ class LedgerReader:
 
     def gates(self) -> list[GateRow]:
         """The comparisons of new weights with those before, oldest first."""
-        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'gates'").fetchone():
-            return []  # the run was begun by a program that compared none
+        if not self._has_table("gates"):
+            return []
         rows = self._db.execute("SELECT * FROM gates ORDER BY round")
         return [GateRow(*row, promoted=bool(promoted)) for *row, promoted in rows]
 
@@ -320,13 +328,17 @@ class LedgerReader:
         """The comparison in a round; None if there was none, or none yet."""
         return next((row for row in self.gates() if row.round == round), None)
 
+    def _has_table(self, name: str) -> bool:
+        """Whether the books have a table; those begun by an older program and only read lack the newer ones."""
+        return self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone() is not None
+
     def figures(self, round: int) -> str | None:
         """A round's figures as they were settled (JSON, launch/summary.py); None before that."""
         row = self._db.execute("SELECT figures FROM figures WHERE round = ?", (round,)).fetchone()
         return row[0] if row else None
 
     def metrics(self, round: int) -> dict[str, float]:
-        """All metrics of a round (keys ``propose/ rollout/ judge/ audit/ learn/ gate/ eval/ time/``)."""
+        """All metrics of a round (keys ``propose/ rollout/ judge/ audit/ side_effects/ learn/ gate/ eval/ time/``)."""
         return dict(self._db.execute("SELECT key, value FROM metrics WHERE round = ? ORDER BY key", (round,)))
 
     def events(self) -> list[EventRow]:

@@ -172,7 +172,7 @@ class CanarySettings(_Section):
 
 
 class AuditSettings(_Section):
-    """Measuring the judge on a round's own episodes: attempts at gold tasks of practice sites, never learned from."""
+    """What rewards are corrected for, and measuring the judge, by attempts at gold tasks that nothing is learned of."""
 
     share: float = Field(default=0.0, ge=0, lt=1)
     """Share of `rollout.tasks_per_round` that are gold tasks, at least one, on worlds of their own: attempted and
@@ -187,6 +187,9 @@ class AuditSettings(_Section):
     min_gap: float = Field(default=0.2, gt=0, lt=1)
     """With `correct`, nothing is learned from a website on which the judge's true positive rate is not this much above
     its false positive rate, not even by the far ends of their 95 % intervals: there its verdicts tell too little."""
+    side_effect_penalty: float = Field(default=0.0, ge=0, le=1)
+    """What each side effect (evaluator/changes.py) takes off a success's reward, down to 0; at 1 a success with any is
+    worth no more than a failure. 0: they are only recorded."""
 
 
 class PromotionSettings(_Section):
@@ -257,7 +260,7 @@ class Config(_Section):
     canaries: CanarySettings = CanarySettings()
     """Watching the judge."""
     audit: AuditSettings = AuditSettings()
-    """Measuring the judge, and correcting rewards for its error."""
+    """Measuring the judge, and correcting rewards for its error and for side effects."""
     selection: SelectionSettings = SelectionSettings()
     """Choosing what is learned from."""
     learner: LearnerSettings = LearnerSettings()

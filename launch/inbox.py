@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from evaluator.changes import changes_of
 from evaluator.truth import ground_truth
 from launch.ledger import Ledger
 from policy.crash import crash_point
@@ -81,7 +82,11 @@ def take(run_dir: Path, ledger: Ledger, trajectory: Trajectory) -> None:
         sync(target.parent)
     crash_point("rollout:moved")
     ledger.commit_trajectory(
-        trajectory, path, hashlib.sha256(target.read_bytes()).hexdigest(), truth=ground_truth(trajectory)
+        trajectory,
+        path,
+        hashlib.sha256(target.read_bytes()).hexdigest(),
+        truth=ground_truth(trajectory),
+        changes=changes_of(trajectory),
     )
     crash_point("rollout:committed")
 

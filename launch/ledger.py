@@ -14,6 +14,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import IO
 
+from evaluator.changes import Changes
 from evaluator.verdict import Verdict
 from launch.books import DATABASE, GateRow, LedgerError, LedgerReader, Phase, ProposalRow, Purpose, WeightsRow
 from policy.trajectory import Trajectory
@@ -38,6 +39,8 @@ CREATE TABLE IF NOT EXISTS trajectories (id TEXT PRIMARY KEY REFERENCES episodes
     seconds REAL NOT NULL, model_s REAL NOT NULL, browser_s REAL NOT NULL, committed REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS truths (trajectory_id TEXT PRIMARY KEY REFERENCES trajectories (id),
     success INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS changes (trajectory_id TEXT PRIMARY KEY REFERENCES trajectories (id),
+    changes TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS verdicts (trajectory_id TEXT PRIMARY KEY REFERENCES trajectories (id),
     judgement TEXT NOT NULL, verdict TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS manifests (round INTEGER PRIMARY KEY, path TEXT NOT NULL, sha256 TEXT NOT NULL,
@@ -164,7 +167,9 @@ class Ledger(LedgerReader):
         update = "UPDATE episodes SET attempts = attempts + 1 WHERE id = ? RETURNING attempts"
         return self._db.execute(update, (episode_id,)).fetchall()[0][0]
 
-    def commit_trajectory(self, trajectory: Trajectory, path: str, sha256: str, truth: bool | None) -> bool:
+    def commit_trajectory(
+        self, trajectory: Trajectory, path: str, sha256: str, truth: bool | None, changes: Changes | None = None
+    ) -> bool:
         """Commit a trajectory whose file is in place; False if an earlier attempt was committed first."""
         steps = trajectory.steps
         values = (
@@ -176,6 +181,9 @@ class Ledger(LedgerReader):
             is_first = db.execute(insert, (*values, time.time())).rowcount > 0
             if is_first and truth is not None:
                 db.execute("INSERT INTO truths VALUES (?, ?) ON CONFLICT DO NOTHING", (trajectory.id, truth))
+            if is_first and changes is not None:
+                insert = "INSERT INTO changes VALUES (?, ?) ON CONFLICT DO NOTHING"
+                db.execute(insert, (trajectory.id, changes.model_dump_json()))
         return is_first
 
     def commit_verdict(self, verdict: Verdict) -> None:

@@ -22,6 +22,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from evaluator.agreement import Share, wilson
+from evaluator.changes import Changes
 from evaluator.verdict import Judgement, Verdict
 from launch.books import EventRow, LedgerError, LedgerReader, Phase, ProposalRow, Purpose, RoundRow, TrajectoryRow
 from launch.charts import Point, Series, bars, curves
@@ -65,6 +66,7 @@ class TrajectoryView:
     trajectory: Trajectory
     steps: tuple[StepView, ...]
     verdict: Verdict | None
+    changes: Changes | None
 
     @property
     def pictures(self) -> list[str]:
@@ -169,7 +171,7 @@ def _views(books: LedgerReader, rows: Iterable[TrajectoryRow]) -> Iterator[Traje
             logger.warning("not shown: %s", error)
             continue
         steps = tuple(map(_step_view, trajectory.steps))
-        yield TrajectoryView(row, kind_of(row), trajectory, steps, books.verdict(row.id))
+        yield TrajectoryView(row, kind_of(row), trajectory, steps, books.verdict(row.id), books.changes(row.id))
 
 
 def _step_view(step: Step) -> StepView:
@@ -237,6 +239,7 @@ def charts(data: ReportData) -> list[Markup]:
         curves("Success by ground truth, 95 % intervals", success_series(data.rounds)),
         curves("The judge against ground truth", _judge_series(data.rounds)),
         curves("Canaries that the judge called a success, 95 % intervals", [_canary_series(data.rounds)]),
+        curves("The judge's successes with side effects, 95 % intervals", [_side_effect_series(data.rounds)]),
         curves("Succeeded audits that the judge called a success, 95 % intervals", audit_series(data.rounds, "tpr")),
         curves("Failed audits that the judge called a success, 95 % intervals", audit_series(data.rounds, "fpr")),
         curves("Success by the judge, with and without the agent's thoughts", _thoughts_series(data.rounds)),
@@ -278,8 +281,20 @@ def _unmeasured_left_out(shares: Mapping[str, Sequence[tuple[int, float | None]]
 
 def _canary_series(rounds: Sequence[RoundSummary]) -> Series:
     shares = [(figures.round, Share(figures.canaries_fooled, figures.canaries)) for figures in rounds]
+    return _with_intervals("false positives", shares)
+
+
+def _side_effect_series(rounds: Sequence[RoundSummary]) -> Series:
+    shares = [
+        (figures.round, Share(figures.successes_with_side_effects, figures.successes_known)) for figures in rounds
+    ]
+    return _with_intervals("with side effects", shares)
+
+
+def _with_intervals(name: str, shares: Sequence[tuple[int, Share]]) -> Series:
+    """Shares by round; those of nothing are left out."""
     return Series(
-        "false positives",
+        name,
         tuple(
             Point(number, share.value, share.interval.low, share.interval.high, share.whole)
             for number, share in shares

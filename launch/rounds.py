@@ -18,8 +18,9 @@ Deviations from the paper:
 - each round learns from its own trajectories and, by config, from those of the last few, where the paper samples from
   a growing buffer;
 - the judge may also be undecided; undecided and infrastructure failures reach no reward, where the paper counts 0;
-- by config, some tasks only measure the judge, rewards are corrected for its error (launch/audit.py), and new weights
-  that do worse than those before on the same tasks aren't promoted (launch/promotion.py);
+- by config, some tasks only measure the judge, rewards are corrected for its error (launch/audit.py) and lessened for
+  side effects (launch/side_effects.py), and new weights that do worse than those before on the same tasks aren't
+  promoted (launch/promotion.py);
 - the learner trains LoRA matrices by default and merges them; generation and learning take turns;
 - success is measured every round with gold tasks on held-out worlds, by ground truth that the learner never sees.
 

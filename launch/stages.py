@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from evaluator.judge import Judge
-from launch import audit, gauge, inbox, promotion, retention, summary, thoughts
+from launch import audit, gauge, inbox, promotion, retention, side_effects, summary, thoughts
 from launch.books import Episode, LedgerReader, Phase, ProposalRow, Purpose, TrajectoryRow, WeightsRow
 from launch.errors import RunFailed, WorkerLost
 from launch.team import Team
@@ -375,6 +375,8 @@ async def seal(team: Team, k: int) -> None:
     if config.audit.correct:
         corrected = audit.correct(team.ledger, k, attempts, config.audit)
         attempts, metrics = corrected.attempts, corrected.counts
+    attempts = side_effects.penalise(team.ledger, attempts, config.audit.side_effect_penalty)
+    metrics["reduced_for_side_effects"] = sum(attempt.is_success and attempt.left < 1 for attempt in attempts)
     selection = select(attempts, config.selection, config.learner.algorithm.learns_from, team.seed(k, "selection"))
     path = f"manifests/round-{k:04d}.json"
     manifest = Manifest(round=k, samples=selection.samples, attempts=selection.attempts)

@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 
 from evaluator.agreement import agreement, wilson
-from launch import audit
+from launch import audit, side_effects
 from launch.audit import AuditFigures
 from launch.books import GateRow, LedgerReader, Phase, Purpose, TrajectoryRow
 from launch.inbox import write_atomic
@@ -62,6 +62,10 @@ class RoundSummary(BaseModel):
     """Share of them that it called a success without."""
     audits: dict[str, AuditFigures] = {}
     """What audits tell of the judge, by website (launch/audit.py)."""
+    successes_known: int = 0
+    """Episodes that the judge called a success and of which it is known what they changed beyond their task."""
+    successes_with_side_effects: int = 0
+    """Those of them that changed anything beyond it (launch/side_effects.py)."""
     gate: GateRow | None = None
     """How the round's new weights did against those before; None: they weren't compared."""
     tasks_proposed: int
@@ -97,6 +101,7 @@ def summarise_round(ledger: LedgerReader, k: int) -> RoundSummary:
     interval = wilson(num_successes, len(eval_rows)) if eval_rows else None
     judged = agreement(_truth_and_verdict(ledger, [*eval_rows, *unseen_rows]))
     proposals, metrics = ledger.proposals(k), ledger.metrics(k)
+    spoiled = side_effects.of_successes(ledger, ledger.trajectories(k))
     return RoundSummary(
         round=k,
         held_out_success=_success(eval_rows),
@@ -113,6 +118,8 @@ def summarise_round(ledger: LedgerReader, k: int) -> RoundSummary:
         success_with_thoughts=metrics.get("thoughts/with"),
         success_without_thoughts=metrics.get("thoughts/without"),
         audits=audit.by_website(ledger, k),
+        successes_known=spoiled.whole,
+        successes_with_side_effects=spoiled.part,
         gate=ledger.gate(k),
         tasks_proposed=sum(row.num_proposed for row in proposals),
         tasks_kept=sum(row.num_kept for row in proposals),
@@ -150,7 +157,7 @@ def _truth_and_verdict(ledger: LedgerReader, rows: Iterable[TrajectoryRow]):
 
 
 def round_metrics(ledger: LedgerReader, k: int) -> dict[str, float]:
-    """The metrics of a round that follow from its rows (keys ``propose/ rollout/ judge/ audit/ eval/``)."""
+    """The metrics of a round that follow from its rows, those under ``learn/``, ``gate/`` and ``time/`` left out."""
     figures = summarise_round(ledger, k)
     rows = ledger.trajectories(k)
     train_rows = [row for row in rows if row.purpose is Purpose.TRAIN]
@@ -179,6 +186,7 @@ def round_metrics(ledger: LedgerReader, k: int) -> dict[str, float]:
         "eval/n": figures.n,
         "eval/unseen_n": figures.unseen_n,
         **audit.metrics(figures.audits),
+        **side_effects.metrics(ledger, rows),
     }
     for outcome in Outcome:
         metrics[f"rollout/outcome/{outcome}"] = sum(row.outcome is outcome for row in train_rows)

@@ -56,7 +56,8 @@ class Attempt(_Record):
     reward: Literal[0, 1]
     """The judge's: 1 for a success, 0 for a failure. An undecided attempt is not listed, so it is neither."""
     corrected: float | None = None
-    """The reward corrected for how the judge was measured to err (evaluator/noise.py); None: it isn't corrected."""
+    """The reward corrected for how the judge was measured to err (evaluator/noise.py) and for side effects
+    (launch/side_effects.py); None: it isn't corrected."""
     age: int = Field(default=0, ge=0)
     """Rounds since it was made; above 0: it is learned from again."""
 

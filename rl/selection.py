@@ -10,8 +10,8 @@ may give more than `max_per_shape`. Where the algorithm takes failures too, fail
 are selected as well, at most `max_failures_per_task`: what not to do where it is known that it can be done.
 
 Groups are the attempts at one task, all of them: those whose attempts all succeeded or all failed are dropped, since
-there is nothing to compare. A step that two attempts share, and that one takes for better and one for worse, is kept
-twice.
+there is nothing to compare, except where side effects take more off some successes than off others. A step that two
+attempts share, and that one takes for better and one for worse, is kept twice.
 
 An undecided attempt is neither a success nor a failure, and is in no group. Where `same_answer` is set, a success must
 also agree with the task's other successes, else it is undecided.
@@ -78,11 +78,18 @@ class Judged:
     """Rounds since it was made."""
     corrected: float | None = None
     """Its reward corrected for the judge's error; None: it isn't corrected. What is selected doesn't depend on it."""
+    left: float = 1.0
+    """Share of its reward that its side effects leave, from 0 to 1 (launch/side_effects.py)."""
 
     @property
     def is_success(self) -> bool:
         """Whether it is worth 1; undecided ones are to be left out before."""
         return self.judgement is Judgement.SUCCESS
+
+    @property
+    def standing(self) -> float:
+        """Where it stands among the attempts at its task: 1 for a success, less with side effects, 0 for a failure."""
+        return self.left if self.is_success else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +256,8 @@ def _distinct(places: Iterable[_Place]) -> list[Sample]:
 def _groups(trusted: Groups, settings: SelectionSettings, seed: int) -> Selection:
     """The groups of which some attempts succeeded and some failed: every step of them, well-formed or not."""
     shares = {task: [a.is_success for a in group] for task, group in trusted.items() if group}
-    mixed = [trusted[task] for task, successes in shares.items() if any(successes) and not all(successes)]
+    uneven = {task for task in shares if len({attempt.standing for attempt in trusted[task]}) > 1}
+    mixed = [trusted[task] for task in shares if task in uneven]
     different = [_unlike(group) for group in mixed] if settings.drop_duplicates else mixed
     newest = _newest(different, settings.max_trajectories, seed)
     kept = [attempt for group in newest for attempt in group]
@@ -258,7 +266,7 @@ def _groups(trusted: Groups, settings: SelectionSettings, seed: int) -> Selectio
     counts = {
         "groups": len(shares),
         "dropped_groups_of_one": sum(len(successes) == 1 for successes in shares.values()),
-        "dropped_groups_all_succeeded": sum(len(s) > 1 and all(s) for s in shares.values()),
+        "dropped_groups_all_succeeded": sum(len(s) > 1 and all(s) for t, s in shares.items() if t not in uneven),
         "dropped_groups_all_failed": sum(len(s) > 1 and not any(s) for s in shares.values()),
         "dropped_groups_as_oldest": len(mixed) - len(newest),
         "dropped_duplicates": sum(map(len, mixed)) - sum(map(len, different)),
@@ -295,11 +303,12 @@ def _selection(samples: Iterable[Sample], groups: Iterable[Sequence[Judged]], co
 def _attempt(attempt: Judged) -> Attempt:
     trajectory = attempt.trajectory
     reward = 1 if attempt.is_success else 0
+    worth = reward if attempt.corrected is None else attempt.corrected
     return Attempt(
         trajectory_id=trajectory.id,
         group=trajectory.task.id,
         reward=reward,
-        corrected=attempt.corrected,
+        corrected=attempt.corrected if attempt.left == 1 else worth * attempt.left,
         age=attempt.age,
     )
 

@@ -9,7 +9,8 @@ put back by method call in the process that serves it, never over HTTP: a page's
 import json
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
@@ -147,6 +148,56 @@ def gold_tasks(site: Site, world: str) -> Sequence[GoldTask]:
 def in_split(name: str, split: Split) -> bool:
     """Whether a generated proper name may be used in a split: names are dealt out, so no name is in both."""
     return (sum(name.encode()) % 2 == 0) == (split == "train")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing in which two states differ: a row that came or went, or a field that has another value."""
+
+    where: str
+    """The keys that lead there: ``settings/currency``; of a row in a list, to the list."""
+    before: str
+    """What was there, as JSON; empty: nothing."""
+    after: str
+    """What is there instead; empty: nothing."""
+
+    def __str__(self) -> str:
+        """In words: ``added to cart/copper-kettle: 1``."""
+        if not self.before:
+            return f"added to {self.where}: {self.after}"
+        if not self.after:
+            return f"removed from {self.where}: {self.before}"
+        return f"changed {self.where}: {self.before} to {self.after}"
+
+
+def changes_between(before: State, after: State) -> list[Change]:
+    """What differs, in the order of the keys. ``location`` doesn't count: looking at a page changes nothing.
+
+    The order of a list's rows doesn't count either; rows that are the same count each. A row that is an object counts
+    once, however many fields it has.
+    """
+    return [
+        change
+        for key in sorted({*before, *after} - {"location"})
+        for change in _differences(key, before.get(key), after.get(key))
+    ]
+
+
+def _differences(where: str, before: Any, after: Any) -> Iterator[Change]:
+    """Changes at one place; None: there is nothing there, which of a list is the same as no rows."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted({*before, *after}):
+            yield from _differences(f"{where}/{key}", before.get(key), after.get(key))
+    elif {type(before), type(after)} <= {list, type(None)}:
+        old, new = Counter(map(_as_json, before or ())), Counter(map(_as_json, after or ()))
+        yield from (Change(where, row, "") for row in sorted((old - new).elements()))
+        yield from (Change(where, "", row) for row in sorted((new - old).elements()))
+    elif _as_json(before) != _as_json(after):
+        yield Change(where, _as_json(before), _as_json(after))
+
+
+def _as_json(value: Any) -> str:
+    return "" if value is None else json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def accomplished(goal: Goal, state: State, answer: str | None) -> bool:

@@ -80,7 +80,8 @@ class Algorithm(BaseModel):
     def advantages(self, rewards: Sequence[float]) -> list[float]:
         """Advantages of a group's attempts from their rewards; 0: there is nothing to learn from it.
 
-        Rewards are 1 or 0, or, corrected for the judge's error, somewhat more and less (evaluator/noise.py).
+        Rewards are 1 or 0, or, corrected for the judge's error, somewhat more and less (evaluator/noise.py); by config
+        side effects take something off them (launch/side_effects.py).
         """
         raise NotImplementedError
 
