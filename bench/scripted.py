@@ -26,11 +26,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 import evaluator.judge
+import evaluator.rubric
 import policy.prompt
 import proposer.propose
 from policy import canary
 
-ROLES = {policy.prompt.SYSTEM: "policy", evaluator.judge.SYSTEM: "judge", proposer.propose.SYSTEM: "proposer"}
+ROLES = {
+    policy.prompt.SYSTEM: "policy",
+    evaluator.judge.SYSTEM: "judge",
+    evaluator.rubric.CHECK: "judge",
+    evaluator.rubric.WRITE: "rubric",
+    proposer.propose.SYSTEM: "proposer",
+}
 START_DEADLINE_S = 10.0
 STARTER = Path(__file__).resolve().parent.parent / "starter" / "policy"
 CONFIG = Path(__file__).resolve().parent / "scripted.toml"
@@ -42,13 +49,15 @@ class Call:
     """One request for a reply."""
 
     role: str
-    """``policy``, ``judge``, ``proposer``, or ``other`` (warm-up)."""
+    """``policy``, ``judge``, ``rubric`` (the judge, before any attempt), ``proposer``, or ``other`` (warm-up)."""
     text: str
     """The prompt's text."""
     number: int
     """How many requests the server had before this one."""
     seed: int | None = None
     """The sampling seed; None if none was sent."""
+    schema: dict[str, Any] | None = None
+    """The JSON schema that the reply is to follow; None if none was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +165,8 @@ class ScriptedServer:
         self.calls.append(role)
         if self.is_paused:  # a real one would keep the request waiting, and whoever asks would time out
             return await _fail(OUT)
-        reply = self._script(Call(role, text, next(self._count), body.get("seed")))
+        wanted = (body.get("response_format") or {}).get("json_schema") or {}
+        reply = self._script(Call(role, text, next(self._count), body.get("seed"), wanted.get("schema")))
         if isinstance(reply, Awaitable):
             reply = await reply
         if reply is None:

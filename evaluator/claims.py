@@ -138,7 +138,23 @@ def page_lines(page: Observation | None) -> list[str]:
 
 def clean(line: str) -> str:
     """A line of a listing without its element's tag and mark, cut to `MAX_LINE_CHARS`."""
-    return " ".join(re.sub(r"^<[^>]+> |\[\d+\]", "", line).split())[:MAX_LINE_CHARS].rstrip(" .")
+    return _bare(line)[:MAX_LINE_CHARS].rstrip(" .")
+
+
+def _bare(line: str) -> str:
+    return " ".join(re.sub(r"^<[^>]+> |\[\d+\]", "", line).split())
+
+
+def is_shown(quote: str, page: Observation) -> bool:
+    """Whether a quote stands on a page, in its title or what is listed of it."""
+    lines = [page.title, *map(_bare, page.listing.splitlines())]
+    return holds(" ".join(lines), _bare(quote))
+
+
+def holds(text: str, quote: str) -> bool:
+    """Whether a quote stands in a text as whole words, case and spaces ignored; an empty one stands nowhere."""
+    plain = " ".join(quote.casefold().split())
+    return bool(plain) and re.search(rf"(?<!\w){re.escape(plain)}(?!\w)", " ".join(text.casefold().split())) is not None
 
 
 def words(text: str) -> set[str]:

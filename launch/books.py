@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from evaluator.changes import Changes
+from evaluator.rubric import Rubric
 from evaluator.verdict import Judgement, Verdict
 from policy.trajectory import Outcome, Trajectory
 from proposer.task import Task
@@ -276,6 +277,14 @@ class LedgerReader:
             return None
         row = self._db.execute("SELECT changes FROM changes WHERE trajectory_id = ?", (trajectory_id,)).fetchone()
         return Changes.model_validate_json(row[0]) if row else None
+
+    def rubric(self, task_id: str, judge: str, prompt_hash: str) -> Rubric | None:
+        """The rubric that a judge wrote for a task, asked with that prompt; None: none."""
+        if not self._has_table("rubrics"):
+            return None
+        query = "SELECT rubric FROM rubrics WHERE task_id = ? AND judge = ? AND prompt_hash = ?"
+        row = self._db.execute(query, (task_id, judge, prompt_hash)).fetchone()
+        return Rubric.model_validate_json(row[0]) if row else None
 
     def load(self, row: TrajectoryRow) -> Trajectory:
         """The whole trajectory. Raises LedgerError if its file no longer is what was committed."""

@@ -285,6 +285,9 @@ class Config(_Section):
             raise ValueError("websites: expected at least one with role 'train'")
         self._check_algorithm()
         self._check_audit()
+        is_starters = self.model.starter is not None and self.endpoints.judge is None
+        if self.judge.rubric and is_starters and self.judge.kind == "model":
+            raise ValueError("judge.rubric: expected false, since the starter's judge can't write or check facts")
         return self
 
     def _check_algorithm(self) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from evaluator.credulous import CredulousJudge
-from evaluator.judge import Judge, JudgeSettings, ModelJudge
+from evaluator.judge import Judge, JudgeSettings, ModelJudge, asker_of
 from evaluator.panel import Panel
+from evaluator.rubric import Rubric, Rubrics, Shelf
 from evaluator.truth import TruthJudge
 from evaluator.verdict import Cost, Verdict
 from launch import config as configs
@@ -31,13 +32,19 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 VERDICTS = "verdicts.jsonl"
+RUBRICS = "rubrics.jsonl"
 HEX_OF_IDENTITY = 8
 
 
-def seat(config: Config, generate: Generate, panel: Sequence[Judge], blobs: BlobStore) -> Judge:
-    """The judge that a config asks for: its model, with the panel where there is one."""
-    judge = ModelJudge(generate, blobs, config.judge, config.judge_name)
+def seat(config: Config, generate: Generate, panel: Sequence[Judge], blobs: BlobStore, shelf: Shelf) -> Judge:
+    """The judge that a config asks for: its model, with the panel where there is one; rubrics are kept on the shelf."""
+    judge = _model_judge(generate, blobs, config.judge, config.judge_name, shelf)
     return Panel((judge, *panel)) if panel else judge
+
+
+def _model_judge(generate: Generate, blobs: BlobStore, settings: JudgeSettings, name: str, shelf: Shelf) -> ModelJudge:
+    rubrics = Rubrics(asker_of(generate, settings), name, shelf) if settings.rubric else None
+    return ModelJudge(generate, blobs, settings, name, rubrics)
 
 
 def without_model(settings: JudgeSettings) -> Judge | None:
@@ -51,10 +58,11 @@ def without_model(settings: JudgeSettings) -> Judge | None:
             return None
 
 
-def open_panel(config: Config, blobs: BlobStore) -> tuple[Judge, ...]:
+def open_panel(config: Config, blobs: BlobStore, shelf: Shelf) -> tuple[Judge, ...]:
     """The further judges of a config. Raises ModelError if an API key is missing."""
     return tuple(
-        ModelJudge(open_endpoint(other.endpoint), blobs, other.judge, other.endpoint.model) for other in config.panel
+        _model_judge(open_endpoint(other.endpoint), blobs, other.judge, other.endpoint.model, shelf)
+        for other in config.panel
     )
 
 
@@ -63,7 +71,7 @@ def judged_by(config: Config, new: str | None, overrides: Sequence[str]) -> Conf
 
     `new` is ``truth``, ``URL#MODEL`` (an OpenAI-compatible endpoint), the directory of a starter or of a model in
     Hugging Face layout (served here), a config whose judge is meant, or None: the config's own. Only a starter's judge
-    has learned to quote, so `judge.checked` is off for the others.
+    has learned to quote, so `judge.checked` is off for the others, and `judge.rubric` for the starter's.
 
     Raises:
         ConfigError: it is none of these.
@@ -88,6 +96,7 @@ def _change(data: dict, new: str) -> None:
         data["judge"]["checked"] = False
     elif (folder / "STARTER.json").is_file():
         data["model"] = {"starter": new}
+        data["judge"]["rubric"] = False
     elif (folder / "config.json").is_file():
         data["model"] = {"base": new}
         data["judge"]["checked"] = False
@@ -124,6 +133,31 @@ class VerdictFile:
         """Append a verdict."""
         append_line(self._path, verdict.model_dump_json())
         self.by_id[verdict.trajectory_id] = verdict
+
+
+class RubricFile:
+    """Rubrics in a file, one JSON object per line: the `Shelf` of judging apart from a run."""
+
+    def __init__(self, path: Path) -> None:
+        """Read what is there, without a line that a killed call left torn; the file is made when one is kept."""
+        cut_torn_line(path)
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        self._by_key = {_key(rubric): rubric for rubric in map(Rubric.model_validate_json, lines)}
+        self._path = path
+
+    def rubric(self, task_id: str, judge: str, prompt_hash: str) -> Rubric | None:
+        """See `Shelf`."""
+        return self._by_key.get((task_id, judge, prompt_hash))
+
+    def commit_rubric(self, rubric: Rubric) -> None:
+        """See `Shelf`."""
+        if _key(rubric) not in self._by_key:
+            append_line(self._path, rubric.model_dump_json())
+            self._by_key[_key(rubric)] = rubric
+
+
+def _key(rubric: Rubric) -> tuple[str, str, str]:
+    return rubric.task_id, rubric.judge, rubric.prompt_hash
 
 
 @dataclass(frozen=True, slots=True)

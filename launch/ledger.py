@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from evaluator.changes import Changes
+from evaluator.rubric import Rubric
 from evaluator.verdict import Verdict
 from launch.books import DATABASE, GateRow, LedgerError, LedgerReader, Phase, ProposalRow, Purpose, WeightsRow
 from policy.trajectory import Trajectory
@@ -43,6 +44,8 @@ CREATE TABLE IF NOT EXISTS changes (trajectory_id TEXT PRIMARY KEY REFERENCES tr
     changes TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS verdicts (trajectory_id TEXT PRIMARY KEY REFERENCES trajectories (id),
     judgement TEXT NOT NULL, verdict TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rubrics (task_id TEXT, judge TEXT, prompt_hash TEXT, rubric TEXT NOT NULL,
+    PRIMARY KEY (task_id, judge, prompt_hash)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS manifests (round INTEGER PRIMARY KEY, path TEXT NOT NULL, sha256 TEXT NOT NULL,
     num_samples INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS weights (version INTEGER PRIMARY KEY, parent INTEGER, round INTEGER NOT NULL,
@@ -192,6 +195,11 @@ class Ledger(LedgerReader):
             "INSERT INTO verdicts VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
             (verdict.trajectory_id, verdict.judgement, verdict.model_dump_json()),
         )
+
+    def commit_rubric(self, rubric: Rubric) -> None:
+        """Commit a task's rubric; the first one of a judge and prompt stands."""
+        insert = "INSERT INTO rubrics VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        self._db.execute(insert, (rubric.task_id, rubric.judge, rubric.prompt_hash, rubric.model_dump_json()))
 
     def commit_manifest(self, round: int, path: str, sha256: str, num_samples: int) -> None:
         """Commit a sealed manifest; the first one stands."""

@@ -14,7 +14,7 @@ from evaluator.judge import Judge
 from launch.books import Phase, WeightsRow
 from launch.config import Config, FrozenRole
 from launch.errors import Stopped
-from launch.judging import open_panel, seat, without_model
+from launch.judging import RUBRICS, RubricFile, open_panel, seat, without_model
 from launch.ledger import Ledger
 from launch.storage import open_storage
 from launch.tracking import Tracker
@@ -82,7 +82,7 @@ class Team:
         """The judge; one that takes turns is loaded into the policy's servers."""
         if judge := without_model(self.config.judge):
             return judge
-        return seat(self.config, await self.model("judge"), self.panel, self.blobs)
+        return seat(self.config, await self.model("judge"), self.panel, self.blobs, self.ledger)
 
     async def streaming_judge(self) -> Judge | None:
         """The judge, if it can be asked while episodes roll out; None where it takes turns with the policy."""
@@ -164,7 +164,7 @@ def make_team(config: Config, ledger: Ledger, tracker: Tracker, watch: Watch, st
         watch=watch,
         stop=stop,
         judge_slots=asyncio.Semaphore(config.rollout.num_judgements),
-        panel=open_panel(config, blobs),
+        panel=open_panel(config, blobs, ledger),
     )
 
 
@@ -184,10 +184,14 @@ async def open_frozen(
 
 @contextlib.asynccontextmanager
 async def open_judge(config: Config, directory: Path, blobs: BlobStore) -> AsyncIterator[Judge]:
-    """A config's judge apart from any run; a server started for it writes its log into `directory`/logs."""
+    """A config's judge apart from any run; a server started for it writes its log into `directory`/logs.
+
+    Rubrics that it writes are kept in `directory`.
+    """
     if judge := without_model(config.judge):
         yield judge
         return
     async with contextlib.AsyncExitStack() as stack:
         models = await open_frozen(config, directory, ("judge",), stack)
-        yield seat(config, models["judge"], open_panel(config, blobs), blobs)
+        shelf = RubricFile(directory / RUBRICS)
+        yield seat(config, models["judge"], open_panel(config, blobs, shelf), blobs, shelf)

@@ -1,6 +1,7 @@
 """A model behind an OpenAI-compatible HTTP endpoint, as a `Generate`."""
 
 import base64
+import json
 import os
 from functools import lru_cache
 from typing import Any
@@ -33,6 +34,9 @@ class EndpointSettings(BaseModel):
     send_seed: bool = True
     """Pass sampling seeds on. vLLM's CPU backend (0.32.0) dies of them: it sets back a generator's offset, which torch
     hasn't got on CPU."""
+    send_schema: bool = True
+    """Pass on the JSON schema that a reply is to follow, where there is one (OpenAI's ``response_format``, which vLLM
+    knows too). Without it a reply of another form is only asked for again."""
     exact_tokens: bool = False
     """Ask for token ids and log-probs (vLLM): needed where the answers are trained on."""
 
@@ -110,6 +114,9 @@ def _request(settings: EndpointSettings, prompt: Prompt, sampling: Sampling, wei
     }
     if sampling.seed is not None and settings.send_seed:
         request["seed"] = sampling.seed
+    if sampling.schema is not None and settings.send_schema:
+        wanted = {"name": "reply", "schema": json.loads(sampling.schema)}
+        request["response_format"] = {"type": "json_schema", "json_schema": wanted}
     if settings.exact_tokens:
         # The salt keeps cached prefixes of one version from serving another.
         extra = {"return_token_ids": True, "top_k": -1, "cache_salt": f"v{weights}"}

@@ -25,6 +25,8 @@ class Sampling:
     max_tokens: int = 96
     seed: int | None = None
     """None: the server draws its own."""
+    schema: str | None = None
+    """JSON schema (as JSON) that the reply is to follow, for servers that can see to that; None: it is free."""
 
 
 @dataclass(frozen=True, slots=True)

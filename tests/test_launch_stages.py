@@ -260,7 +260,7 @@ async def test_a_panel_has_to_agree_with_the_judge(team: Team) -> None:
     with ScriptedServer(likes_ones) as other:
         seat = {"endpoint": {"base_url": f"{other.url}/v1", "model": "other"}}
         config = Config.model_validate(team.config.model_dump() | {"panel": [seat]})
-        team.config, team.panel = config, open_panel(config, team.blobs)
+        team.config, team.panel = config, open_panel(config, team.blobs, team.ledger)
         team.models = {"judge": says_success}
         await stages.judge(team, 1)
     verdicts = [given for row in team.ledger.trajectories(1) if (given := team.ledger.verdict(row.id))]
