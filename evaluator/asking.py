@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from evaluator.verdict import Cost
+from evaluator.verdict import NO_COST, Cost
 from proposer.generate import Generate, Prompt, Response, Sampling
 
 Read = TypeVar("Read")
@@ -42,7 +42,7 @@ class Asker:
             number: Which vote this is, from 0; the first is greedy.
             schema: JSON schema of the reply (`Sampling.schema`).
         """
-        cost = Cost(replies=0, prompt_tokens=0, reply_tokens=0, seconds=0.0)
+        cost = NO_COST
         for attempt in range(self.tries):
             temperature = RETRY_TEMPERATURE if number or attempt else 0.0
             seed = number * self.tries + attempt

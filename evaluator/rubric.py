@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from evaluator.asking import Asked, Asker
 from evaluator.claims import holds, is_shown
-from evaluator.verdict import Cost, Judgement
+from evaluator.verdict import NO_COST, Judgement
 from policy.trajectory import Observation
 from proposer.generate import Prompt
 from proposer.task import Task
@@ -158,7 +158,7 @@ class Rubrics:
         async with self._writing[task.id]:  # its attempts are judged at the same time
             key = (task.id, self.judge, writing_hash())
             if kept := self.shelf.rubric(*key):
-                return Asked(kept, Cost(replies=0, prompt_tokens=0, reply_tokens=0, seconds=0.0))
+                return Asked(kept, NO_COST)
             asked = await self.asker.ask(
                 writing_prompt(task), lambda reply: read_as(Facts, reply), schema=schema_of(Facts)
             )

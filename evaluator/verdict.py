@@ -38,6 +38,10 @@ def _sum(one: int | None, other: int | None) -> int | None:
     return None if one is None or other is None else one + other
 
 
+NO_COST = Cost(replies=0, prompt_tokens=0, reply_tokens=0, seconds=0.0)
+"""Of what wasn't asked."""
+
+
 class Verdict(BaseModel):
     """A judgement with who made it and why (the paper's r = R(tau, c), 1 for success and 0 for failure)."""
 
