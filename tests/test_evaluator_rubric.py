@@ -229,12 +229,9 @@ def test_the_first_rubric_stands_on_either_shelf(ledger: Ledger, tmp_path: Path)
 async def test_a_server_that_knows_no_schemas_is_sent_none(ledger: Ledger, tmp_path: Path) -> None:
     blobs, script = BlobStore(tmp_path), Script([WRITTEN], [said(IN_CART, PRICED)])
     with ScriptedServer(script) as server:
-        endpoint = {"base_url": f"{server.url}/v1", "model": "big", "send_schema": False}
+        endpoint = EndpointSettings(base_url=f"{server.url}/v1", model="big", send_schema=False)
         config = configs.load("pae_webvoyager_7b", ["judge.rubric=true"])
-        settings = config.model_copy(
-            update={"endpoints": config.endpoints.model_copy(update={"judge": EndpointSettings(**endpoint)})}
-        )
-        judge = seat(settings, open_endpoint(EndpointSettings(**endpoint)), (), blobs, ledger)
+        judge = seat(config, open_endpoint(endpoint), (), blobs, ledger)
         assert (await judge(attempt(blobs))).judgement is S
     assert [call.schema for call in script.calls] == [None, None]
 
