@@ -224,3 +224,11 @@ async def test_an_episode_beside_it_is_under_its_own_guard(strict: Browser, site
         assert [entry.allowed for entry in one.side_effects] == [False]
         assert [entry.allowed for entry in other.side_effects] == [True, True]
     assert site.paths.count("/mild") == 1
+
+
+async def test_a_pages_last_words_are_its_own_episodes(strict: Browser, site: SmallSite) -> None:
+    html = "<script>setInterval(() => fetch('/tick', { method: 'POST' }), 15)</script>"
+    async with strict.episode(site.serve("<title>Other</title>", "/other")) as other:
+        async with strict.episode(site.serve(html)) as tab:
+            pass
+        assert len(tab.side_effects) > 0 and other.side_effects == []

@@ -29,7 +29,8 @@ for (const one of [Node, Element, HTMLElement, HTMLFormElement, Document, EventT
     WeakSet, Promise, RegExp, Function, JSON, Math, Reflect, Object, MutationObserver, Performance, Window])
   for (const owner of [one, one.prototype].filter(Boolean)) for (const name of Object.getOwnPropertyNames(owner)) {
     const is = Object.getOwnPropertyDescriptor(owner, name);
-    if (is.configurable && name !== "constructor") Object.defineProperty(owner, name, is.get ? { get: never } : { value: never });
+    if (!is.configurable || name === "constructor") continue;
+    Object.defineProperty(owner, name, is.get ? { get: never } : { value: never });
   }
 </script>"""
 
@@ -49,7 +50,9 @@ def named(seen: Observation, name: str) -> int:
 FRAMED = f'<iframe srcdoc="{html.escape(SHADOWED + REPLACED)}" width=500 height=300></iframe>'
 
 
-@pytest.mark.parametrize("page", [SHADOWED, SHADOWED + REPLACED, FRAMED], ids=["shadowed", "replaced too", "in a frame"])
+@pytest.mark.parametrize(
+    "page", [SHADOWED, SHADOWED + REPLACED, FRAMED], ids=["shadowed", "replaced too", "in a frame"]
+)
 async def test_a_torn_page_is_read_classed_and_acted_on_like_any_other(
     strict: Browser, site: SmallSite, page: str
 ) -> None:
