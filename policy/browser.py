@@ -175,10 +175,9 @@ class Browser:
                 env=_fonts_only(settings.fonts, scratch.name) if settings.fonts and scratch else None,
                 timeout=settings.start_deadline_s * 1000,
             )
-            async with asyncio.timeout(settings.start_deadline_s):
-                net = await Net.spread(chromium)
-                fonts = await _drawn_fonts(chromium)
-        except (Error, TimeoutError) as error:
+            net = await Net.spread(chromium)
+            fonts = await _drawn_fonts(chromium)
+        except Error as error:
             raise BrowserError(Outcome.RESET_FAILURE, f"{executable or bundled} does not start: {error}") from error
         if settings.build is not None and not f"{chromium.version}.".startswith(f"{settings.build}."):
             raise BrowserError(
