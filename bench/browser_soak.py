@@ -17,7 +17,7 @@ from typing import Annotated
 import psutil
 import typer
 
-from bench.soak import SAMPLE_S, Sample, look, tell
+from bench.soak import SAMPLE_S, Sample, lasting_zombies, look, tell
 from policy.blobs import BlobStore
 from policy.browser import Browser, BrowserSettings
 from policy.trajectory import Outcome
@@ -38,8 +38,8 @@ def endless_tasks(seed: int) -> Iterator[tuple[Website, GoldTask]]:
                 yield practice_website(name), task
 
 
-async def soak(episodes: int, at_once: int, seed: int, folder: Path) -> list[Sample]:
-    """Samples while the episodes are under way."""
+async def soak(episodes: int, at_once: int, seed: int, folder: Path) -> tuple[list[Sample], int]:
+    """Samples while the episodes are under way, and the zombies that last."""
     tasks, num_done = itertools.islice(endless_tasks(seed), episodes), 0
     seen, samples, root = set[psutil.Process](), list[Sample](), psutil.Process()
 
@@ -62,7 +62,7 @@ async def soak(episodes: int, at_once: int, seed: int, folder: Path) -> list[Sam
                 for _ in range(at_once):
                     group.create_task(work(browser, practice))
             measuring.cancel()
-    return samples
+            return samples, await asyncio.to_thread(lasting_zombies, seen)
 
 
 def main(
@@ -72,7 +72,7 @@ def main(
 ) -> None:
     """Run many episodes in one browser and tell whether memory, open files or zombies grew."""
     with tempfile.TemporaryDirectory(prefix="pae-soak-") as folder:
-        tell(asyncio.run(soak(episodes, at_once, seed, Path(folder))))
+        tell(*asyncio.run(soak(episodes, at_once, seed, Path(folder))))
 
 
 if __name__ == "__main__":

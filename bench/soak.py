@@ -3,7 +3,8 @@
 The real program with real Ray and Chromium and a scripted model, one round of as many episodes as asked for. Its whole
 process tree, without the model, is measured every two seconds. Start: the median over the second tenth of the episodes,
 when all is warm; end: over the last tenth. Memory is the proportional set size, or resident minus shared pages where
-the system hides that. The lines before the last say which program grew by how much.
+the system hides that. Zombies are those at the end that nobody waits for within seconds: every process is one for a
+moment when it has ended. The lines before the last say which program grew by how much.
 
     python -m bench.soak --episodes 500 --seed 0
 """
@@ -13,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -29,6 +31,8 @@ from launch.ledger import Ledger
 
 SAMPLE_S = 2.0
 DEADLINE_S = 3600.0
+REAP_DEADLINE_S = 15.0
+POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,6 @@ class Sample:
     """Bytes by program."""
     num_files: int
     """Open file descriptors."""
-    num_zombies: int
 
 
 def num_committed(run_dir: Path) -> int | None:
@@ -58,18 +61,30 @@ def num_committed(run_dir: Path) -> int | None:
 def look(seen: set[psutil.Process], root: psutil.Process, num_episodes: int) -> Sample:
     """Measure the tree."""
     memory = tree_memory(seen, root)
-    num_files = num_zombies = 0
+    num_files = 0
     for process in list(seen):
-        try:
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             num_files += process.num_fds()
-            num_zombies += process.status() == psutil.STATUS_ZOMBIE
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return Sample(num_episodes, memory, num_files, num_zombies)
+    return Sample(num_episodes, memory, num_files)
 
 
-def watch(process: subprocess.Popen[bytes], run_dir: Path) -> list[Sample]:
-    """Samples while episodes roll out."""
+def lasting_zombies(seen: set[psutil.Process]) -> int:
+    """How many processes have ended and are not waited for by anyone, also after a while."""
+    deadline = time.monotonic() + REAP_DEADLINE_S
+    while (zombies := list(filter(is_zombie, seen))) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    return len(zombies)
+
+
+def is_zombie(process: psutil.Process) -> bool:
+    """Whether a process has ended and nobody has waited for it yet."""
+    with suppress(psutil.NoSuchProcess):
+        return process.status() == psutil.STATUS_ZOMBIE
+    return False
+
+
+def watch(process: subprocess.Popen[bytes], run_dir: Path) -> tuple[list[Sample], int]:
+    """Samples while episodes roll out, and the zombies that last."""
     root, seen, samples = psutil.Process(process.pid), set[psutil.Process](), list[Sample]()
     deadline = time.monotonic() + DEADLINE_S
     while (done := num_committed(run_dir)) is not None:
@@ -77,7 +92,7 @@ def watch(process: subprocess.Popen[bytes], run_dir: Path) -> list[Sample]:
         assert time.monotonic() < deadline, f"not done within {DEADLINE_S:.0f} s"
         samples.append(look(seen, root, done))
         time.sleep(SAMPLE_S)
-    return samples
+    return samples, lasting_zombies(seen)
 
 
 def between(samples: list[Sample], low: float, high: float) -> list[Sample]:
@@ -92,7 +107,7 @@ def typical(samples: list[Sample]) -> Counter[str]:
     return Counter({program: round(median(sample.memory[program] for sample in samples)) for program in programs})
 
 
-def tell(samples: list[Sample]) -> None:
+def tell(samples: list[Sample], num_zombies: int) -> None:
     """Print which program grew by how much, and the figures."""
     first, last = between(samples, 0.1, 0.2), between(samples, 0.9, 1.0)
     start, end = typical(first), typical(last)
@@ -104,7 +119,7 @@ def tell(samples: list[Sample]) -> None:
         "rss_mb_end": round(end.total() / MB),
         "fds_start": round(median(sample.num_files for sample in first)),
         "fds_end": round(median(sample.num_files for sample in last)),
-        "zombies": last[-1].num_zombies,
+        "zombies": num_zombies,
     }
     print(json.dumps(figures))
 
@@ -120,11 +135,11 @@ def main(
         with (Path(directory) / "soak.log").open("wb") as log:
             process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
             try:
-                samples = watch(process, arena.run_dir("soak"))
+                samples, num_zombies = watch(process, arena.run_dir("soak"))
             finally:
                 process.terminate()
                 process.wait()
-    tell(samples)
+    tell(samples, num_zombies)
 
 
 if __name__ == "__main__":

@@ -484,6 +484,7 @@ def record(
             website = Website(name=urlsplit(url or "").hostname or "", url=url or "", allowed_hosts=tuple(hosts or ()))
             wanted = Task(website=website, instruction=task or "")
         out.print(wanted.instruction, markup=False, highlight=False)
+        out.print("In the window, or here: Answer; what was asked (ends it), GoBack, Home, Wait", markup=False)
         rollout, lines = configs.load(config, overrides or []).rollout, recording.terminal_lines()
         tell = functools.partial(out.print, markup=False, highlight=False)
         trajectory = asyncio.run(recording.record(wanted, folder, rollout, lines, tell))

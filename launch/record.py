@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from evaluator.labels import Label, LabelWriter
@@ -20,7 +21,8 @@ from launch.errors import RunFailed
 from launch.judge_eval import kind_of
 from policy.agent import roll_out
 from policy.blobs import BlobStore
-from policy.demonstrator import Demonstrator, HandledBrowser
+from policy.demonstrator import Demonstrator, HandledBrowser, confirm
+from policy.guard import GuardSettings
 from policy.trajectory import Outcome, Trajectory
 from proposer.generate import Sampling
 from proposer.task import Task, Website
@@ -59,7 +61,8 @@ async def record(
     Args:
         task: What the person is to do.
         folder: Where it goes.
-        rollout: Whose `browser` and `agent` are used, but for the limits.
+        rollout: Whose `browser` and `agent` are used, but for the limits; where its guard would refuse what can't be
+            undone, the person is asked.
         lines: What the person writes on the terminal.
         tell: Shows the person a line.
         headed: Whether there is a window; without one nobody but a program can act.
@@ -94,8 +97,10 @@ async def _attempt(
     agent = rollout.agent.model_copy(
         update={"max_steps": MAX_STEPS, "max_repeats": MAX_STEPS, "time_limit_s": TIME_LIMIT_S}
     )
+    settings = rollout.browser.model_copy(update={"guard": _asking(rollout.browser.guard)})
+    ask = partial(confirm, lines=lines, tell=tell)
     with PracticeServer() if task.website.practice_site else nullcontext() as practice:
-        async with HandledBrowser(rollout.browser, blobs, headed=headed) as browser:
+        async with HandledBrowser(settings, blobs, ask=ask, headed=headed) as browser:
             trajectory = await roll_out(
                 task,
                 f"demonstration-{task.id}",
@@ -108,6 +113,11 @@ async def _attempt(
     if trajectory.outcome is not Outcome.FINISHED:
         raise RunFailed(f"no demonstration, it ended as {trajectory.outcome}: {trajectory.error or 'no answer'}")
     return trajectory
+
+
+def _asking(guard: GuardSettings) -> GuardSettings:
+    conducts = {"practice": guard.practice, "live": guard.live}
+    return guard.model_copy(update={where: "ask" for where, conduct in conducts.items() if conduct == "refuse"})
 
 
 def check_screen() -> None:

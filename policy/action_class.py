@@ -147,7 +147,7 @@ def _graph_queries(body: str) -> list[str]:
     """The GraphQL documents that a request carries (GraphQL over HTTP: JSON with ``query``; several as a list)."""
     try:
         data: Any = json.loads(body) if body[:1] in ("{", "[") else None
-    except ValueError:
+    except (ValueError, RecursionError):  # or nested deeper than can be read
         return []
     items = data if isinstance(data, list) else [data]
     documents = [item.get("query") if isinstance(item, dict) else None for item in items]

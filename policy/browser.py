@@ -26,7 +26,7 @@ from policy.browser_manners import Manners
 from policy.browser_net import Net
 from policy.browser_proxy import AllowList, Gate
 from policy.browser_settings import BrowserError, BrowserSettings
-from policy.browser_tab import Surroundings, Tab
+from policy.browser_tab import CLOSE_DEADLINE_S, Surroundings, Tab
 from policy.guard import Ask, Guard
 from policy.manners import Pace, Pacer
 from policy.robots import Robots
@@ -45,7 +45,6 @@ _FLAGS = (
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # names are the gate's business: look-ups tell too
 )
-_CLOSE_DEADLINE_S = 5.0
 _DEVICE_SCALE_FACTOR = 1
 _FONT_FAMILIES = ("serif", "sans-serif", "monospace", "system-ui")
 
@@ -206,11 +205,8 @@ class Browser:
             async with _gate(allowed, settings.max_traffic_mb) as gate, self._use_process() as process:
                 context = await self._open_context(process, gate)
                 given = self._surround(process, context, gate, folder, blobs or self.blobs)
-                try:
-                    async with Tab.open(context, given, start_url) as tab:
-                        yield tab
-                finally:
-                    await _close_context(context)
+                async with Tab.open(context, given, start_url) as tab:
+                    yield tab
 
     def _surround(
         self, process: _Process, context: BrowserContext, gate: Gate, folder: Folder, blobs: Blobs
@@ -259,18 +255,19 @@ class Browser:
     async def _open_context(self, process: _Process, gate: Gate) -> BrowserContext:
         settings = self._settings
         try:
-            return await process.chromium.new_context(
-                viewport={"width": settings.width_px, "height": settings.height_px},
-                device_scale_factor=_DEVICE_SCALE_FACTOR,
-                locale=settings.locale,
-                timezone_id=settings.time_zone,
-                color_scheme=settings.colour_scheme,
-                reduced_motion="reduce",
-                service_workers="block",
-                accept_downloads=settings.max_download_mb > 0,
-                proxy={"server": gate.address},
-            )
-        except Error as error:
+            async with asyncio.timeout(settings.start_deadline_s):
+                return await process.chromium.new_context(
+                    viewport={"width": settings.width_px, "height": settings.height_px},
+                    device_scale_factor=_DEVICE_SCALE_FACTOR,
+                    locale=settings.locale,
+                    timezone_id=settings.time_zone,
+                    color_scheme=settings.colour_scheme,
+                    reduced_motion="reduce",
+                    service_workers="block",
+                    accept_downloads=settings.max_download_mb > 0,
+                    proxy={"server": gate.address},
+                )
+        except (Error, TimeoutError) as error:
             if self._process is process:
                 self._process = None  # the next episode gets another: where the driver died, Playwright doesn't tell
             raise BrowserError(Outcome.RESET_FAILURE, f"no browser context: {error}") from error
@@ -355,16 +352,10 @@ def _is_first(process: psutil.Process) -> bool:
         return False
 
 
-async def _close_context(context: BrowserContext) -> None:
-    with suppress(Error, TimeoutError):  # a crashed browser has closed it already; a hung one is closed whole, later
-        async with asyncio.timeout(_CLOSE_DEADLINE_S):
-            await context.close()
-
-
 async def _close(process: _Process) -> None:
     for end in (process.chromium.close, process.playwright.stop):
         with suppress(Error, TimeoutError):  # it has gone already
-            async with asyncio.timeout(_CLOSE_DEADLINE_S):
+            async with asyncio.timeout(CLOSE_DEADLINE_S):
                 await end()
     if process.scratch:
         process.scratch.cleanup()

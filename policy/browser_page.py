@@ -84,6 +84,7 @@ class LivePage:
         live = cls(page, session, settings, tree["frameTree"]["frame"]["id"], on_forbidden)
         live.frames.update(_frame_ids(tree["frameTree"]))
         page.on("crash", live._note_crash)
+        page.on("close", live._note_close)
         session.on("Runtime.executionContextCreated", live._note_world)
         session.on("Runtime.executionContextsCleared", live._note_worlds_gone)
         session.on("Page.frameAttached", live._note_frame)
@@ -105,6 +106,9 @@ class LivePage:
     def _note_crash(self, _: Page) -> None:
         self._crashed = True
         self._world_ready.set()
+
+    def _note_close(self, _: Page) -> None:
+        self._world_ready.set()  # whoever waits for it has waited enough
 
     def _note_frame(self, event: dict[str, Any]) -> None:
         self.frames.add(event["frameId"])

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -63,6 +63,7 @@ _LONG_POLL_S = 1.0  # a request that is open for longer is a long poll or a stre
 _WAIT_S = 2.0  # what the agent's Wait waits for a change
 _POLL_S = 0.01
 _WEB = ("http:", "https:", "about:")  # all else is the browser's own: its error page, file:, chrome:
+CLOSE_DEADLINE_S = 5.0
 _MAX_NOTICES = 5
 _MAX_NOTICE_CHARS = 200
 _MAY_LOAD = {ActionKind.CLICK, ActionKind.TYPE, ActionKind.PRESS}
@@ -119,13 +120,19 @@ class Tab:
     @classmethod
     @asynccontextmanager
     async def open(cls, context: BrowserContext, given: Surroundings, start_url: str) -> AsyncIterator["Tab"]:
-        """A tab at its start page. Raises BrowserError if that can't be had."""
+        """A tab at its start page; its context is closed at the end. Raises BrowserError if the page can't be had."""
         tab = cls(given, start_url)
-        await tab._adopt(await context.new_page())
-        watched = Watched(given.guard, await tab._page.context_id(), tab._has_frame, tab._may_open)
-        with given.net.episode(watched):
-            async with tab._at_start(context):
-                yield tab
+        with ExitStack() as watching:
+            try:
+                await tab._open_page(context)
+                context_id = await tab._page.context_id()
+                watching.enter_context(
+                    given.net.episode(Watched(given.guard, context_id, tab._has_frame, tab._may_open))
+                )
+                async with tab._at_start(context):
+                    yield tab
+            finally:
+                await _close(context)  # while it is watched: a page's last words are its own episode's
 
     @asynccontextmanager
     async def _at_start(self, context: BrowserContext) -> AsyncIterator[None]:
@@ -179,21 +186,29 @@ class Tab:
         where = {"point": deed["point"]} if at_point else {"mark": deed["mark"] or None}
         return Action(kind=ActionKind(deed["kind"]), text=deed["text"], **where)
 
-    async def hand_over(self) -> None:
-        """Let what is done from now on reach the page: it is ours. Raises BrowserError."""
+    async def _take_over(self) -> None:
+        """Let what is done from now on reach the page: it is ours."""
         with suppress(PageMoved):
             await self._page.ask("handsOver")
 
     # What the page does on its own.
 
+    async def _open_page(self, context: BrowserContext) -> None:
+        try:
+            async with asyncio.timeout(self._settings.start_deadline_s):
+                await self._adopt(await context.new_page())
+        except (Error, TimeoutError) as error:
+            raise BrowserError(Outcome.RESET_FAILURE, f"no page in a new browser context: {error}") from error
+
     async def _adopt(self, page: Page) -> None:
         page.on("download", self._note_download)
         page.on("filechooser", self._give_file)
         viewport = ViewportSize(width=self._settings.width_px, height=self._settings.height_px)
-        if page.viewport_size != viewport:  # a pop-up's own: pictures are to be of one size
-            await page.set_viewport_size(viewport)
-        attach = LivePage.attach(page, self._settings, self._gate.note_refused, by_hand=self._by_hand)
-        self._pages.append(await attach)
+        async with asyncio.timeout(self._settings.action_deadline_s):
+            if page.viewport_size != viewport:  # a pop-up's own: pictures are to be of one size
+                await page.set_viewport_size(viewport)
+            attach = LivePage.attach(page, self._settings, self._gate.note_refused, by_hand=self._by_hand)
+            self._pages.append(await attach)
 
     def _has_frame(self, frame: str) -> bool:
         return any(frame in page.frames for page in self._pages)
@@ -386,6 +401,8 @@ class Tab:
             return ""
         self.effect, problem = self._unknown_mark(action, observation) or await self._rule(action)
         if not problem:
+            if self._by_hand:
+                await self._take_over()
             self.effect, problem = await self._perform(action)
         settled = problem != "" or await self._settle()
         for held_back in self._guard.take_held_back():
@@ -473,11 +490,8 @@ class Tab:
         except (Error, PlaywrightTimeout) as error:
             if len(self._manners.closed) > num_closed:
                 raise BrowserError(Outcome.BLOCKED, f"robots.txt closes {self._manners.closed[-1]}") from error
-            text = str(error).split("\n", 1)[0]
-            if "crash" in text or "closed" in text:
-                raise BrowserError(Outcome.BROWSER_CRASH, text) from error
             outside = f" (outside this website: {', '.join(self.refused)})" if self.refused else ""
-            raise BrowserError(Outcome.SITE_ERROR, text + outside) from error
+            raise _load_error(error, outside) from error
         return response.status if response else 0
 
     async def _came_back(self) -> bool:
@@ -488,7 +502,7 @@ class Tab:
         try:
             await self._page.page.reload(wait_until="domcontentloaded", timeout=self._settings.start_deadline_s * 1000)
         except (Error, PlaywrightTimeout) as error:
-            raise BrowserError(Outcome.SITE_ERROR, str(error).split("\n", 1)[0]) from error
+            raise _load_error(error) from error
         await self._settle()
         return True
 
@@ -542,8 +556,8 @@ class Tab:
                 await opened.wait_for_load_state("domcontentloaded", timeout=_left_ms(deadline))
             except PlaywrightTimeout:
                 logger.info("a new tab is slow to load")
-            except Error:
-                logger.info("a new tab closed at once")
+            except (Error, TimeoutError) as error:
+                logger.info("a new tab closed at once, or never answered: %s", error)
                 continue
             self._tell("A new tab was opened; this is the new tab.")
 
@@ -563,6 +577,20 @@ def _is_page(request: Request) -> bool:
     with suppress(Error):  # a new tab may have no frame yet
         return request.is_navigation_request() and request.frame.parent_frame is None
     return False
+
+
+def _load_error(error: Error, more: str = "") -> BrowserError:
+    """A page that could not be had, in our terms; `more` is said where it is the site's doing."""
+    text = str(error).split("\n", 1)[0]
+    if "crash" in text or "closed" in text:
+        return BrowserError(Outcome.BROWSER_CRASH, text)
+    return BrowserError(Outcome.SITE_ERROR, text + more)
+
+
+async def _close(context: BrowserContext) -> None:
+    with suppress(Error, TimeoutError):  # a crashed browser has closed it already; a hung one is closed whole, later
+        async with asyncio.timeout(CLOSE_DEADLINE_S):
+            await context.close()
 
 
 def _left_ms(deadline: float) -> float:

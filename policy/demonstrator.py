@@ -4,9 +4,11 @@
 trajectory. What the person does is held back from the page (policy/record.js), said as one action, and done as every
 action of the agent is: a demonstration can hold nothing that the agent could not do as well. A click into a text field
 only puts the caret there; typing becomes one action when it ends (Enter, or leaving the field). What can't be done on
-the page is written on the terminal as the policy writes it: ``Answer; $12``, ``GoBack``, ``Home``, ``Wait``.
+the page is written on the terminal as the policy writes it: ``Answer; $12``, ``GoBack``, ``Home``, ``Wait``. There the
+person is also asked about what can't be undone (`confirm`).
 """
 
+import asyncio
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -15,6 +17,7 @@ from contextlib import asynccontextmanager
 from policy.blobs import Blobs
 from policy.browser import Browser, Tab
 from policy.browser_settings import BrowserSettings
+from policy.guard import Ask, Question
 from policy.prompt import action_text, parse
 from policy.trajectory import Action, ActionKind, ActionSpace
 from proposer.generate import Prompt, Response, Sampling
@@ -27,9 +30,9 @@ _NOTICE = re.compile(r"^Notice: (.*)$", re.M)
 class HandledBrowser(Browser):
     """A browser on whose pages a person acts, one episode at a time."""
 
-    def __init__(self, settings: BrowserSettings, blobs: Blobs, *, headed: bool = True) -> None:
+    def __init__(self, settings: BrowserSettings, blobs: Blobs, *, ask: Ask | None = None, headed: bool = True) -> None:
         """As `Browser`; `headed`: with a window, which needs a screen."""
-        super().__init__(settings, blobs, headed=headed, by_hand=True)
+        super().__init__(settings, blobs, ask=ask, headed=headed, by_hand=True)
         self.tab: Tab | None = None
         """Of the episode under way."""
 
@@ -68,7 +71,6 @@ class Demonstrator:
             deed = await tab.demonstrated(_LOOK_S, is_last=bool(self._lines))
             action = self._possible(deed, tab.actions) if deed else self._written(tab) if self._lines else None
             if action:
-                await tab.hand_over()
                 self._tell(action_text(action))
                 return Response(f"Action: {action_text(action)}")
 
@@ -90,3 +92,12 @@ class Demonstrator:
         if reply.action is None:
             self._tell(f"  {reply.malformed}")
         return reply.action
+
+
+async def confirm(question: Question, lines: deque[str], tell: Callable[[str], None]) -> bool:
+    """Whether the person wants something done that can't be undone: the terminal's next line is ``yes``."""
+    where = f" ({question.target.method or 'get'} {question.target.url})" if question.target.url else ""
+    tell(f'  "{question.target.name}"{where} can\'t be undone. Write yes to have it done; anything else leaves it.')
+    while not lines:
+        await asyncio.sleep(_LOOK_S)
+    return lines.popleft().lower() == "yes"

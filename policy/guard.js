@@ -1,6 +1,5 @@
 "use strict";
 // Needs observe.js. Tells what an action would set going, before it is done (policy/action_class.py, `Target`).
-// A form's own properties can be overshadowed by its fields' names, so they are reached through the prototypes.
 (() => {
   if (window !== window.top || pae.facts) return;
 
@@ -9,20 +8,22 @@
   const ACTING = "a[href],button,input,select,textarea,summary,[contenteditable],[role],[onclick]";
   const METHODS = ["post", "put", "patch", "delete"];
 
-  const attribute = (element, name) => Element.prototype.getAttribute.call(element, name);
-  const controls = (form) => [...Object.getOwnPropertyDescriptor(HTMLFormElement.prototype, "elements").get.call(form)];
+  const { own } = pae;
+  const attribute = (element, name) => own(element).getAttribute(name);
   const short = (text, limit = MAX_WORDS) => (text || "").replace(/\s+/g, " ").trim().slice(0, limit);
   const absolute = (url) => {
     try { return new URL(url, document.baseURI).href.slice(0, MAX_URL); } catch { return ""; }
   };
-  const said = (element) => [pae.nameOf(element), pae.textOf(element), NOT_SENT.has(element.type) ? element.value : "",
-    element.title];
+  const said = (element) => {
+    const { type, value, title } = own(element);
+    return [pae.nameOf(element), pae.textOf(element), NOT_SENT.has(type) ? value : "", title];
+  };
 
   const active = () => {
     let element = document.activeElement;
     for (;;) {
-      let inner = element?.shadowRoot?.activeElement;
-      try { inner ||= element?.contentDocument?.activeElement; } catch { /* a frame of another origin */ }
+      let inner = own(element)?.shadowRoot?.activeElement;
+      try { inner ||= own(element)?.contentDocument?.activeElement; } catch { /* a frame of another origin */ }
       if (!inner) return element;
       element = inner;
     }
@@ -30,10 +31,10 @@
 
   // What is sent when a button is pressed, or Enter in a field; null: nothing.
   const sending = (element, byEnter) => {
-    const form = element.form;
-    if (!form || !(SENDERS.has(element.type) || byEnter)) return null;
-    const all = controls(form);
-    const button = SENDERS.has(element.type) ? element : all.find((one) => SENDERS.has(one.type));
+    const { form, type } = own(element);
+    if (!form || !(SENDERS.has(type) || byEnter)) return null;
+    const all = [...own(form).elements];
+    const button = SENDERS.has(type) ? element : all.find((one) => SENDERS.has(one.type));
     const method = button && attribute(button, "formmethod") || attribute(form, "method");
     const action = button && attribute(button, "formaction") || attribute(form, "action");
     const names = all.filter((one) => one.name && !NOT_SENT.has(one.type)).map((one) => short(one.name, MAX_FIELD_NAME));
@@ -63,20 +64,20 @@
   // What pressing an element does (`byEnter`: the Enter key in it), or typing into it.
   const facts = (aim, { typed, byEnter }) => {
     const element = (aim === null ? active() : pae.find(aim).element);
-    if (!element?.matches) return null;
-    const acting = element.closest(ACTING) || element, link = acting.closest("a[href]");
-    const field = { field_type: acting.type || "", autocomplete: attribute(acting, "autocomplete") || "",
-      value: short(acting.value ?? "") };
+    if (!own(element)?.matches) return null;
+    const acting = own(element).closest(ACTING) || element, its = own(acting), link = its.closest("a[href]");
+    const field = { field_type: its.type || "", autocomplete: attribute(acting, "autocomplete") || "",
+      value: short(String(its.value ?? "")) };  // a list item's is a number
     const about = { name: short(pae.nameOf(acting)), words: short(said(acting).join(" ")), ...field };
-    const enters = typed ? pae.submits(acting) : byEnter && acting.tagName !== "TEXTAREA";
+    const enters = typed ? pae.submits(acting) : byEnter && its.tagName !== "TEXTAREA";
     const asked = asking(link || acting);
     if (asked) return { ...about, kind: "form", ...asked };
     const sent = !typed || enters ? sending(acting, enters) : null;
     if (sent) return { ...about, ...sent };
-    if (enters && acting.type === "search") return { ...about, kind: "control", words: `search ${about.words}` };
-    if (typed || (enters && acting.matches("input,textarea,select"))) return { ...about, kind: "field" };
+    if (enters && its.type === "search") return { ...about, kind: "control", words: `search ${about.words}` };
+    if (typed || (enters && its.matches("input,textarea,select"))) return { ...about, kind: "field" };
     if (typeof link?.href === "string" && leads(link)) return { ...about, kind: "link", method: "get", url: absolute(link.href) };
-    const isPlain = acting.matches("summary,select,textarea,input:not([type=button])") || acting.type === "reset";
+    const isPlain = its.matches("summary,select,textarea,input:not([type=button])") || its.type === "reset";
     return { ...about, kind: isPlain ? "field" : "control" };
   };
 

@@ -19,9 +19,19 @@
 
   // ---- reading the page ----
 
+  // A form's fields overshadow, by their names, what every element has (`<input name=children>`), in this world too: a
+  // form is asked through its prototype. For reading only: what is returned is not the form.
+  const own = (node) => (node?.[Symbol.toStringTag] === "HTMLFormElement" ? new Proxy({}, { get: (_, name) => {
+    const value = Reflect.get(HTMLFormElement.prototype, name, node);
+    return typeof value === "function" ? value.bind(node) : value;
+  } }) : node);
+
   const squeeze = (text) => (text || "").replace(/\s+/g, " ").trim();
   const cut = (text) => (text.length > MAX_NAME ? text.slice(0, MAX_NAME - 1) + "…" : text);
-  const parentOf = (node) => node.assignedSlot || node.parentNode || node.host || node.defaultView?.frameElement || null;
+  const parentOf = (node) => {
+    const its = own(node);
+    return its.assignedSlot || its.parentNode || its.host || its.defaultView?.frameElement || null;
+  };
   const within = (node, ancestor) => {
     for (let up = node; up; up = parentOf(up)) if (up === ancestor) return true;
     return false;
@@ -30,7 +40,7 @@
   // Where a frame's own coordinates lie in the top viewport, and the part of it that can be seen.
   const TOP = () => ({ left: 0, top: 0, right: innerWidth, bottom: innerHeight, dx: 0, dy: 0 });
   const spaceOf = (element) => {
-    const frame = element.ownerDocument.defaultView?.frameElement;
+    const frame = own(element).ownerDocument.defaultView?.frameElement;
     return frame ? spaceInside(frame, spaceOf(frame)) : TOP();
   };
   const spaceInside = (frame, space) => {
@@ -48,7 +58,7 @@
   };
   const largest = (target, space) => {
     let best = null;
-    for (const rect of target.getClientRects()) {
+    for (const rect of own(target).getClientRects()) {
       const box = clip(rect, space);
       if (box && (!best || box.width * box.height > best.width * best.height)) best = box;
     }
@@ -62,8 +72,9 @@
       const found = root.elementFromPoint(x, y);
       if (!found || found === hit) return hit;
       hit = found;
-      if (found.shadowRoot) { root = found.shadowRoot; continue; }
-      const inner = found.tagName === "IFRAME" ? frameDocument(found) : null;
+      const { shadowRoot, tagName } = own(found);
+      if (shadowRoot) { root = shadowRoot; continue; }
+      const inner = tagName === "IFRAME" ? frameDocument(found) : null;
       if (!inner) return hit;
       const space = spaceInside(found, { left: 0, top: 0, right: Infinity, bottom: Infinity, dx: 0, dy: 0 });
       x -= space.dx; y -= space.dy; root = inner;
@@ -82,14 +93,13 @@
     }
     return null;
   };
-  const reaches = (hit, element) => within(hit, element) || hit.closest?.("label")?.control === element;
+  const reaches = (hit, element) => within(hit, element) || own(hit).closest?.("label")?.control === element;
   // Box and point of an interactive element in the viewport; a hidden check box is reached through its label.
   const target = (element) => {
     const space = spaceOf(element);
-    const candidates = element.checkVisibility({ opacityProperty: true, visibilityProperty: true }) ? [element] : [];
-    if (element.tagName === "INPUT") candidates.push(...element.labels || []);
+    const candidates = own(element).tagName === "INPUT" ? [element, ...element.labels || []] : [element];
     for (const candidate of candidates) {
-      if (!candidate.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
+      if (!own(candidate).checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
       const box = largest(candidate, space) || inner(candidate, space);
       const point = box && reachable(element, box);
       if (point) return { box, point };
@@ -98,71 +108,79 @@
   };
   // A link around a block has an empty box of its own: what it holds counts.
   const inner = (element, space) => {
-    for (const child of element.children) {
+    for (const child of own(element).children) {
       const box = largest(child, space);
       if (box) return box;
     }
     return null;
   };
 
-  const roleOf = (element) => (element.getAttribute("role") || "").trim().split(" ")[0];
+  const roleOf = (element) => (own(element).getAttribute("role") || "").trim().split(" ")[0];
   const interactive = (element, style) => {
-    if (element.matches(NATIVE)) return element.type !== "hidden";
-    if (ROLES.has(roleOf(element)) || element.hasAttribute("onclick")) return true;
-    if (element.tabIndex >= 0 && element.hasAttribute("tabindex")) return true;
-    if (style.cursor !== "pointer" || element.tagName === "LABEL" || element.tagName === "OPTION") return false;
-    const parent = element.parentElement;
+    const its = own(element);
+    if (its.matches(NATIVE)) return its.type !== "hidden";
+    if (ROLES.has(roleOf(element)) || its.hasAttribute("onclick")) return true;
+    if (its.tabIndex >= 0 && its.hasAttribute("tabindex")) return true;
+    if (style.cursor !== "pointer" || its.tagName === "LABEL" || its.tagName === "OPTION") return false;
+    const parent = its.parentElement;
     return !parent || getComputedStyle(parent).cursor !== "pointer";
   };
-  const disabled = (element) => element.matches(":disabled") || element.getAttribute("aria-disabled") === "true"
-    || element.closest("[inert]") !== null;
+  const disabled = (element) => own(element).matches(":disabled")
+    || own(element).getAttribute("aria-disabled") === "true" || own(element).closest("[inert]") !== null;
 
   const tagOf = (element) => {
-    const tag = element.tagName.toLowerCase();
+    const its = own(element), tag = its.tagName.toLowerCase();
     if (tag === "input") {
       if (BUTTON_INPUTS.has(element.type)) return "button";
       return element.type === "text" ? "input" : `input:${element.type}`;
     }
-    if (element.matches(NATIVE)) return element.isContentEditable ? "textarea" : tag === "summary" ? "button" : tag;
+    if (its.matches(NATIVE)) return its.isContentEditable ? "textarea" : tag === "summary" ? "button" : tag;
     const role = roleOf(element);
     return role === "link" ? "a" : ROLES.has(role) ? role : "button";
   };
   const textOf = (element) => {
-    const own = squeeze(element.innerText) || squeeze(element.shadowRoot?.textContent);
-    if (own) return own;
-    const picture = element.querySelector("img[alt],[aria-label],svg title");
+    const { innerText, shadowRoot } = own(element), text = squeeze(innerText) || squeeze(shadowRoot?.textContent);
+    if (text) return text;
+    const picture = own(element).querySelector("img[alt],[aria-label],svg title");
     return squeeze(picture?.getAttribute("alt") || picture?.getAttribute("aria-label") || picture?.textContent);
   };
-  const referred = (element, attribute) => squeeze((element.getAttribute(attribute) || "").split(/\s+/)
-    .map((id) => (id && element.getRootNode().getElementById?.(id)?.textContent) || "").join(" "));
-  const labelText = (element) => squeeze([...element.labels || []].map((label) => {
+  const referred = (element, attribute) => squeeze((own(element).getAttribute(attribute) || "").split(/\s+/)
+    .map((id) => (id && own(element).getRootNode().getElementById?.(id)?.textContent) || "").join(" "));
+  const labelText = (element) => squeeze([...own(element).labels || []].map((label) => {
     const copy = label.cloneNode(true);
     for (const control of copy.querySelectorAll("input,select,textarea,button")) control.remove();
     return copy.textContent;
   }).join(" "));
-  const isField = (element) => element.matches("input,select,textarea") && !BUTTON_INPUTS.has(element.type);
-  const nameOf = (element) => cut(squeeze(element.getAttribute("aria-label")) || referred(element, "aria-labelledby")
-    || labelText(element) || (isField(element) || element.isContentEditable ? "" : textOf(element))
-    || squeeze(element.getAttribute("placeholder")) || squeeze(element.title) || squeeze(element.getAttribute("alt"))
-    || (BUTTON_INPUTS.has(element.type) ? squeeze(element.value) || (element.type === "submit" ? "Submit" : "") : ""));
+  const isField = (element) => own(element).matches("input,select,textarea") && !BUTTON_INPUTS.has(element.type);
+  const nameOf = (element) => {
+    const its = own(element);
+    return cut(squeeze(its.getAttribute("aria-label")) || referred(element, "aria-labelledby") || labelText(element)
+      || (isField(element) || its.isContentEditable ? "" : textOf(element))
+      || squeeze(its.getAttribute("placeholder")) || squeeze(its.title) || squeeze(its.getAttribute("alt"))
+      || (BUTTON_INPUTS.has(its.type) ? squeeze(its.value) || (its.type === "submit" ? "Submit" : "") : ""));
+  };
   const valueOf = (element) => {
-    if (element.matches("input[type=checkbox],input[type=radio]")) return element.checked ? "checked" : "";
-    if (element.tagName === "SELECT") return [...element.selectedOptions].map((option) => squeeze(option.label)).join(", ");
-    if (element.type === "password") return "•".repeat(element.value.length);
+    const its = own(element);
+    if (its.matches("input[type=checkbox],input[type=radio]")) return element.checked ? "checked" : "";
+    if (its.tagName === "SELECT") return [...element.selectedOptions].map((option) => squeeze(option.label)).join(", ");
+    if (its.type === "password") return "•".repeat(element.value.length);
     if (isField(element)) return cut(squeeze(element.value));
-    if (element.isContentEditable) return cut(squeeze(element.innerText));
-    if (element.getAttribute("aria-checked") === "true") return "checked";
-    return element.getAttribute("aria-selected") === "true" ? "selected" : "";
+    if (its.isContentEditable) return cut(squeeze(its.innerText));
+    if (its.getAttribute("aria-checked") === "true") return "checked";
+    return its.getAttribute("aria-selected") === "true" ? "selected" : "";
   };
   const choices = (element) => {
-    if (element.tagName !== "SELECT") return [];
+    if (own(element).tagName !== "SELECT") return [];
     const all = [...element.options].filter((option) => !option.disabled).map((option) => squeeze(option.label));
     return all.length > MAX_OPTIONS ? [...all.slice(0, MAX_OPTIONS), "…"] : all;
   };
 
-  const isPane = (element, style) => /auto|scroll/.test(style.overflowY) && element.clientHeight > 0
-    && element.scrollHeight > element.clientHeight + 8 && element !== element.ownerDocument.scrollingElement;
-  const paneName = (element) => cut(squeeze(element.getAttribute("aria-label")) || referred(element, "aria-labelledby"));
+  const isPane = (element, style) => {
+    const { clientHeight, scrollHeight, ownerDocument } = own(element);
+    return /auto|scroll/.test(style.overflowY) && clientHeight > 0 && scrollHeight > clientHeight + 8
+      && element !== ownerDocument.scrollingElement;
+  };
+  const paneName = (element) => cut(squeeze(own(element).getAttribute("aria-label")) || referred(element, "aria-labelledby"));
 
   // One walk in document order; `panes`: what scrolls and holds no marked element is marked itself. Rows: [mark or 0, text]; text on the line or in the list item, table row or card of
   // the element before it joins that element's row.
@@ -210,7 +228,8 @@
       if (marked.length > MAX_ELEMENTS) { cutShort = true; return false; }
       const name = asPane ? paneName(element) : nameOf(element);
       const before = elements[elements.length - 1];
-      if (element.href && before && before.name === name && marked[marked.length - 1].href === element.href) return true;
+      const { href } = own(element);
+      if (href && before && before.name === name && own(marked[marked.length - 1]).href === href) return true;
       marked.push(element);
       const { left, top, width, height } = found.box;
       elements.push({ tag: asPane ? "pane" : tagOf(element), name, value: valueOf(element), options: choices(element),
@@ -220,21 +239,21 @@
     };
 
     const visit = (element, state) => {
-      const style = element.ownerDocument.defaultView.getComputedStyle(element);
+      const its = own(element), style = its.ownerDocument.defaultView.getComputedStyle(element);
       if (style.display === "none" || style.contentVisibility === "hidden") return;
-      if (element.tagName === "BR") { block += 1; return; }
+      if (its.tagName === "BR") { block += 1; return; }
       const isBlock = !/^(inline|contents|table-cell|ruby)/.test(style.display);
       const isCell = style.display === "table-cell" || style.display === "inline-block";
       if (isBlock) block += 1;
       if (isCell && row) row.gap = "  ";
-      if (ITEMS.has(element.tagName) || /^(row|listitem)$/.test(roleOf(element))) state = { ...state, item: element };
+      if (ITEMS.has(its.tagName) || /^(row|listitem)$/.test(roleOf(element))) state = { ...state, item: element };
       if (interactive(element, style) && mark(element, state)) state = { ...state, silent: true };
-      if (element.tagName === "LABEL" && element.control && named(element)) state = { ...state, silent: true };
-      if (element.getAttribute("aria-hidden") === "true" || style.opacity === "0") state = { ...state, silent: true };
+      if (its.tagName === "LABEL" && element.control && named(element)) state = { ...state, silent: true };
+      if (its.getAttribute("aria-hidden") === "true" || style.opacity === "0") state = { ...state, silent: true };
       if (style.visibility === "hidden") state = { ...state, hidden: true };
       else if (state.hidden) state = { ...state, hidden: false };
-      if (element.tagName === "IFRAME") enter(element, state);
-      else if (!UNREAD.has(element.tagName)) {
+      if (its.tagName === "IFRAME") enter(element, state);
+      else if (!UNREAD.has(its.tagName)) {
         const numBefore = marked.length;
         children(element, state);
         if (panes && marked.length === numBefore && isPane(element, style)) mark(element, state, true);
@@ -251,14 +270,16 @@
       visit(doc.documentElement, { ...state, space: spaceInside(frame, state.space) });
     };
     const children = (element, state) => {
-      let nodes = element.childNodes;
-      if (element.shadowRoot) { watch(element.shadowRoot); nodes = element.shadowRoot.childNodes; }
-      else if (element.tagName === "SLOT" && element.assignedNodes().length) nodes = element.assignedNodes();
-      if (element.tagName === "DETAILS" && !element.open) nodes = [...nodes].filter((node) => node.tagName === "SUMMARY").slice(0, 1);
+      const { shadowRoot, tagName, childNodes } = own(element);
+      let nodes = childNodes;
+      if (shadowRoot) { watch(shadowRoot); nodes = shadowRoot.childNodes; }
+      else if (tagName === "SLOT" && element.assignedNodes().length) nodes = element.assignedNodes();
+      if (tagName === "DETAILS" && !element.open) nodes = [...nodes].filter((node) => own(node).tagName === "SUMMARY").slice(0, 1);
       for (const node of nodes) {
         if (++numNodes > MAX_NODES) { cutShort = true; return; }
-        if (node.nodeType === Node.TEXT_NODE) { if (!state.silent && !state.hidden) readText(node, state); }
-        else if (node.nodeType === Node.ELEMENT_NODE) visit(node, state);
+        const { nodeType } = own(node);
+        if (nodeType === Node.TEXT_NODE) { if (!state.silent && !state.hidden) readText(node, state); }
+        else if (nodeType === Node.ELEMENT_NODE) visit(node, state);
       }
     };
 
@@ -275,15 +296,16 @@
   const no = (result, problem) => ({ result, problem });
   const owner = (hit) => {
     for (let up = hit; up; up = parentOf(up)) {
-      if (up.nodeType !== Node.ELEMENT_NODE) continue;
-      if (up.matches(NATIVE)) return up;
-      if (up.tagName === "LABEL" && up.control) return up.control;
+      const { nodeType, tagName } = own(up);
+      if (nodeType !== Node.ELEMENT_NODE) continue;
+      if (own(up).matches(NATIVE)) return up;
+      if (tagName === "LABEL" && up.control) return up.control;
     }
     return hit;
   };
   const find = (aim) => {
     const element = Array.isArray(aim) ? owner(at(...aim)) : marked[aim];
-    return element?.isConnected ? { element } : no("gone", Array.isArray(aim) ? "is outside the page" : "is no longer there");
+    return own(element)?.isConnected ? { element } : no("gone", Array.isArray(aim) ? "is outside the page" : "is no longer there");
   };
   const covered = (element) => {
     const box = largest(element, spaceOf(element));
@@ -312,7 +334,7 @@
   };
   guardView(window);
   const aimAt = (element) => {
-    guardView(element.ownerDocument.defaultView);
+    guardView(own(element).ownerDocument.defaultView);
     aimed = { element };
   };
   // Whether what was sent since reached its element; true also where nothing was aimed at.
@@ -324,7 +346,7 @@
 
   // Scrolls to an element that can't be reached where it is; what stays in the way then, null if nothing.
   const obstacle = (element) => {
-    if (!target(element)) element.scrollIntoView({ block: "center", inline: "center", behavior: "instant" });
+    if (!target(element)) own(element).scrollIntoView({ block: "center", inline: "center", behavior: "instant" });
     return target(element) ? null : covered(element);
   };
 
@@ -334,7 +356,7 @@
     if (!element) return gone;
     touch();
     if (press && disabled(element)) return no("disabled", "is disabled");
-    if (press && element.tagName === "SELECT") return no("unfit", "is a drop-down list: use Select");
+    if (press && own(element).tagName === "SELECT") return no("unfit", "is a drop-down list: use Select");
     if (Array.isArray(aim)) return { x: aim[0], y: aim[1] };
     const hindered = obstacle(element);
     if (hindered) return hindered;
@@ -350,21 +372,21 @@
     const { element, ...gone } = find(aim);
     if (!element) return gone;
     touch();
-    if (disabled(element) || element.readOnly) return no("disabled", "can't be changed");
-    if (element.tagName === "SELECT") return no("unfit", "is a drop-down list: use Select");
-    const isText = isField(element) && !["checkbox", "radio", "file"].includes(element.type);
-    if (!isText && !element.isContentEditable) return no("unfit", "is not a text field");
+    const its = own(element);
+    if (disabled(element) || its.readOnly) return no("disabled", "can't be changed");
+    if (its.tagName === "SELECT") return no("unfit", "is a drop-down list: use Select");
+    const isText = isField(element) && !["checkbox", "radio", "file"].includes(its.type);
+    if (!isText && !its.isContentEditable) return no("unfit", "is not a text field");
     const hindered = obstacle(element);
     if (hindered) return hindered;
-    if (element.isContentEditable) {
-      element.focus();
-      const selection = element.ownerDocument.getSelection();
+    its.focus();
+    if (its.isContentEditable) {
+      const selection = its.ownerDocument.getSelection();
       selection.selectAllChildren(element);
       if (append) selection.collapseToEnd();
       aimAt(element);
       return { enter: false, done: false, keys: true, end: false };
     }
-    element.focus();
     if (element.tagName === "TEXTAREA" || TEXT_INPUTS.has(element.type)) {
       element.select();
       if (append && element.tagName === "TEXTAREA") element.setSelectionRange(element.value.length, element.value.length);
@@ -385,9 +407,10 @@
   const expected = (type) => ({ date: ": write YYYY-MM-DD", time: ": write HH:MM", month: ": write YYYY-MM",
     week: ": write YYYY-Wnn", "datetime-local": ": write YYYY-MM-DDTHH:MM" }[type] || "");
   const submits = (element) => {
-    if (element.tagName === "TEXTAREA") return false;
-    if (!element.form) return element.type === "search";
-    const fields = [...element.form.elements].filter((field) => field.tagName === "TEXTAREA"
+    const { tagName, form, type } = own(element);
+    if (tagName === "TEXTAREA") return false;
+    if (!form) return type === "search";
+    const fields = [...own(form).elements].filter((field) => field.tagName === "TEXTAREA"
       || (field.tagName === "INPUT" && TEXT_INPUTS.has(field.type)));
     return fields.length === 1;
   };
@@ -395,7 +418,7 @@
     const { element, ...gone } = find(aim);
     if (!element) return gone;
     touch();
-    if (element.tagName !== "SELECT") return no("unfit", "is not a drop-down list");
+    if (own(element).tagName !== "SELECT") return no("unfit", "is not a drop-down list");
     if (disabled(element)) return no("disabled", "is disabled");
     const hindered = obstacle(element);
     if (hindered) return hindered;
@@ -411,8 +434,9 @@
   };
   const scrollable = (from, across) => {
     for (let up = from; up && up !== document; up = parentOf(up)) {
-      if (up.nodeType !== Node.ELEMENT_NODE) continue;
-      if (across ? up.scrollWidth <= up.clientWidth + 1 : up.scrollHeight <= up.clientHeight + 1) continue;
+      const { nodeType, scrollWidth, clientWidth, scrollHeight, clientHeight } = own(up);
+      if (nodeType !== Node.ELEMENT_NODE) continue;
+      if (across ? scrollWidth <= clientWidth + 1 : scrollHeight <= clientHeight + 1) continue;
       if (up === document.scrollingElement) return up;
       const style = getComputedStyle(up);
       if (/auto|scroll/.test(across ? style.overflowX : style.overflowY)) return up;
@@ -434,22 +458,23 @@
     }
     if (!pane) return { moved: false };
     touch();
-    const isWindow = pane === document.scrollingElement;
-    const before = across ? pane.scrollLeft : pane.scrollTop;
-    if (across) pane.scrollBy({ left: sign * (isWindow ? innerWidth : pane.clientWidth) / 3, behavior: "instant" });
-    else pane.scrollBy({ top: sign * (isWindow ? innerHeight : pane.clientHeight) / 3, behavior: "instant" });
-    return { moved: Math.abs((across ? pane.scrollLeft : pane.scrollTop) - before) >= 1 };
+    const isWindow = pane === document.scrollingElement, its = own(pane);
+    const place = () => (across ? own(pane).scrollLeft : own(pane).scrollTop), before = place();
+    if (across) its.scrollBy({ left: sign * (isWindow ? innerWidth : its.clientWidth) / 3, behavior: "instant" });
+    else its.scrollBy({ top: sign * (isWindow ? innerHeight : its.clientHeight) / 3, behavior: "instant" });
+    return { moved: Math.abs(place() - before) >= 1 };
   };
 
   // The mark of an element, of the one around it, or of its double that stands for both; 0 if none.
   const markOf = (element) => {
     for (let up = element; up; up = parentOf(up)) {
-      const mark = marked.findIndex((one) => one && (one === up || (up.tagName === "LABEL" && one === up.control)
-        || (up.href && one.href === up.href && nameOf(one) === nameOf(up))));
+      const { tagName, href } = own(up);
+      const mark = marked.findIndex((one) => one && (one === up || (tagName === "LABEL" && one === up.control)
+        || (href && own(one).href === href && nameOf(one) === nameOf(up))));
       if (mark > 0) return mark;
     }
     return 0;
   };
 
-  Object.assign(pae, { markOf, collect, locate, landed, prepare, choose, scroll, find, nameOf, textOf, submits });
+  Object.assign(pae, { own, markOf, collect, locate, landed, prepare, choose, scroll, find, nameOf, textOf, submits });
 })();

@@ -118,8 +118,8 @@
     if (event.type === "pointerdown" || event.type === "keydown") pressedAt = performance.now();
     if (event.type === "pointerup" || event.type === "keyup") letGo();
     const element = event.composedPath()[0], type = event.type;
-    const field = element.nodeType === Node.ELEMENT_NODE
-      ? element.closest("textarea,select,input,[contenteditable=''],[contenteditable=true]") : null;
+    const field = pae.own(element).nodeType === Node.ELEMENT_NODE
+      ? pae.own(element).closest("textarea,select,input,[contenteditable=''],[contenteditable=true]") : null;
     const own = field && isField(field) ? field : null;
     let blocked = true;
     if (mode === "held") {

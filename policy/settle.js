@@ -2,7 +2,7 @@
 // Runs before observe.js in the same isolated world of the top document: notes when the page last changed, and tells
 // when it has come to rest.
 (() => {
-  if (window !== window.top || globalThis.pae) return;
+  if (window !== window.top || Object.hasOwn(window, "pae")) return;  // `window.pae` may be an element of that id
 
   const SHORT_ANIMATION_MS = 1000;  // longer ones, and endless ones, are decoration
   let changedAt = performance.now();

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from playwright.async_api import BrowserContext
 
 from bench.small_site import Reply, SmallSite
 from policy.blobs import BlobStore
-from policy.browser import Browser, BrowserError, BrowserSettings
+from policy.browser import Browser, BrowserError, BrowserSettings, _Process
+from policy.browser_page import PageMoved
+from policy.browser_proxy import Gate
 from policy.explore import look_around
 from policy.trajectory import Action, ActionKind, Outcome
 
@@ -89,6 +92,50 @@ async def test_a_crashed_browser_ends_its_episodes_and_is_replaced(blobs: BlobSt
         assert caught.value.outcome == Outcome.BROWSER_CRASH
         async with browser.episode(url) as tab:
             assert (await tab.observe()).title == "Fine"
+
+
+class Doomed(Browser):
+    """Its Chromium dies as soon as an episode has a context."""
+
+    async def _open_context(self, process: _Process, gate: Gate) -> BrowserContext:
+        context = await super()._open_context(process, gate)
+        for each in chromium_processes(os.getpid()):
+            each.kill()
+        return context
+
+
+async def test_a_browser_that_dies_before_the_first_page_is_a_failed_reset(blobs: BlobStore, site: SmallSite) -> None:
+    async with Doomed(BrowserSettings(), blobs) as browser:
+        assert await outcome_of(browser, site.serve("<title>Fine</title>")) is Outcome.RESET_FAILURE
+
+
+async def test_a_browser_that_hangs_is_a_failed_reset_and_is_replaced(blobs: BlobStore, site: SmallSite) -> None:
+    url = site.serve("<title>Fine</title>")
+    async with Browser(BrowserSettings(), blobs) as browser:
+        in_time, hung = browser._settings, browser._process
+        browser._settings = in_time.model_copy(update={"start_deadline_s": 1.0})
+        stopped = chromium_processes(os.getpid())
+        for each in stopped:
+            each.suspend()
+        failing = asyncio.create_task(outcome_of(browser, url))
+        while browser._process is hung and not failing.done():
+            await asyncio.sleep(0.05)
+        for each in stopped:  # so that it can be closed in no time
+            each.resume()
+        assert await failing is Outcome.RESET_FAILURE
+        browser._settings = in_time
+        async with browser.episode(url) as tab:
+            assert (await tab.observe()).title == "Fine"
+
+
+async def test_a_page_that_closes_between_two_documents_is_not_waited_for(browser: Browser, site: SmallSite) -> None:
+    async with browser.episode(site.serve("<title>Fine</title>")) as tab:
+        page = tab._page
+        page._note_worlds_gone({})  # as when a document goes and the next hasn't come
+        asking = asyncio.create_task(page.ask("collect", False))
+        await page.page.close()
+        with pytest.raises(PageMoved):
+            await asking
 
 
 def chromium_processes(pid: int) -> list[psutil.Process]:

@@ -1,5 +1,6 @@
 """The guard in a real browser: what it lets through, and what reaches the website past it (nothing)."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -224,3 +225,13 @@ async def test_an_episode_beside_it_is_under_its_own_guard(strict: Browser, site
         assert [entry.allowed for entry in one.side_effects] == [False]
         assert [entry.allowed for entry in other.side_effects] == [True, True]
     assert site.paths.count("/mild") == 1
+
+
+async def test_a_pages_last_words_are_its_own_episodes(strict: Browser, site: SmallSite) -> None:
+    url = site.serve("<title>Fine</title>")
+    async with strict.episode(url) as other:
+        async with strict.episode(url) as tab:
+            await tab._page.page.evaluate("setInterval(() => fetch('/tick', { method: 'POST' }), 4)")
+            while not tab.side_effects:
+                await asyncio.sleep(0.01)
+        assert other.side_effects == []

@@ -19,10 +19,11 @@ from launch.errors import RunFailed
 from policy.agent import AgentSettings, roll_out
 from policy.blobs import BlobStore
 from policy.browser import Browser, BrowserSettings
-from policy.demonstrator import Demonstrator, HandledBrowser
+from policy.demonstrator import Demonstrator, HandledBrowser, confirm
+from policy.guard import GuardSettings, Question
 from policy.prompt import action_text
 from policy.replay import replay
-from policy.trajectory import Action, ActionKind, ActionSpace, Outcome, Trajectory
+from policy.trajectory import Action, ActionKind, ActionSpace, Effect, Outcome, Trajectory
 from proposer.generate import Prompt, Response, Sampling
 from proposer.task import Task, Website
 from sites.catalogue import SITES
@@ -77,9 +78,11 @@ class Person:
             await doing(tab._page.page)
 
 
-async def demonstrated(browser: HandledBrowser, url: str, *doings: Hands | str) -> tuple[Trajectory, list[str]]:
+async def demonstrated(
+    browser: HandledBrowser, url: str, *doings: Hands | str, person: Person | None = None
+) -> tuple[Trajectory, list[str]]:
     """The record of what a person did on a page, and what the person was told."""
-    person = Person(browser)
+    person = person or Person(browser)
     episode = roll_out(
         Task(website=Website(name="test", url=url), instruction="Do it."),
         "t",
@@ -207,6 +210,45 @@ async def test_what_the_agent_could_not_do_is_told_and_not_done(handled: Handled
     assert actions(record) == ["Answer; done"]
     assert record.final is not None and record.final.title == "-"
     assert any("bears no mark" in line for line in told)
+
+
+ORDER = "<title>Shop</title><form method=post action=/order><button>Order</button></form><i id=i>Words</i>"
+
+
+@loop
+async def test_the_person_is_asked_about_what_cant_be_undone_and_does_nothing_else_meanwhile(
+    blobs: BlobStore, site: SmallSite
+) -> None:
+    async def ask(question: Question) -> bool:
+        page = handled.tab and handled.tab._page.page
+        assert page is not None
+        await page.locator("#i").click()
+        return await confirm(question, person.lines, person._tell)
+
+    site.serve("<title>Ordered</title>", "/order")
+    script = "<script>i.onclick = () => document.title = 'heard'</script>"
+    settings = BrowserSettings(settle_deadline_s=1.5, guard=GuardSettings(practice="ask"))
+    async with HandledBrowser(settings, blobs, ask=ask, headed=False) as handled:
+        person = Person(handled)
+        hands = (click("button"), "no", click("button"), "yes")
+        record, told = await demonstrated(handled, site.serve(ORDER + script), *hands, person=person)
+    assert [step.observation.title for step in record.steps] == ["Shop", "Shop", "Ordered"]
+    assert [step.effect for step in record.steps] == [Effect.REFUSED, Effect.DONE, Effect.DONE]
+    wanted = (
+        f'  "Order" (post {site.url("/order")}) can\'t be undone. Write yes to have it done; anything else leaves it.'
+    )
+    assert told.count(wanted) == 2 and site.paths.count("/order") == 1
+
+
+@loop
+async def test_where_a_run_refuses_a_demonstration_asks(tmp_path: Path, site: SmallSite) -> None:
+    site.serve("<title>Ordered</title>", "/order")
+    rollout = configs.load("quickstart", ["rollout.browser.guard.practice=refuse"]).rollout
+    task = Task(website=Website(name="test", url=site.serve(ORDER)), instruction="Order it.")
+    lines, told = deque(["Click [1]", "yes", "Answer; done"]), list[str]()
+    record = await recording.record(task, tmp_path / "out", rollout, lines, told.append, headed=False)
+    assert record.final is not None and record.final.title == "Ordered"
+    assert [effect.allowed for effect in record.side_effects] == [True, True]
 
 
 GOLD = next(task for task in gold_tasks(SITES["shop"], "train-1") if task.kind == "set_quantity")

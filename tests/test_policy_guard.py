@@ -89,6 +89,7 @@ def test_an_action_is_classed_by_element_form_method_and_words(target: Target | 
         ("POST", "https://a.example/graphql", '{"query": "query A { a } mutation B { b }"}', REVERSIBLE),
         ("POST", "https://a.example/graphql", "{not json", REVERSIBLE),
         ("POST", "https://a.example/graphql", '[{"query": 1}]', REVERSIBLE),
+        ("POST", "https://a.example/graphql", "[" * 100_000, REVERSIBLE),
     ],
 )
 def test_a_request_is_classed_by_method_address_and_query(
