@@ -89,7 +89,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Of the runs and of the tiny model.", min=0)] = 0,
     rounds: Annotated[int, typer.Option(help="Rounds of each run; all but the first can overlap.", min=2)] = 4,
     slow_reply_s: Annotated[float, typer.Option(help="Seconds for a reply in (a); in (b) a tenth of it.")] = 4.0,
-    slow_epochs: Annotated[int, typer.Option(help="Epochs in (b); in (a) a tenth of them.", min=10)] = 200,
+    slow_epochs: Annotated[int, typer.Option(help="Epochs in (b); in (a) a tenth of them.", min=10)] = 60,
 ) -> None:
     """Compare rounds one after the other with rounds that overlap."""
     directory = Path(tempfile.mkdtemp(prefix="pae-overlap-"))

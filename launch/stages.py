@@ -212,9 +212,11 @@ async def roll_out(team: Team, k: int) -> None:
 async def roll_out_ahead(team: Team, k: int) -> None:
     """The same while the round before is trained: tau ~ pi_k-1(. | c), by the weights that this training begins with.
 
-    What a round trains is therefore at most one version ahead of what sampled its episodes.
+    What a round trains is therefore at most one version ahead of what sampled its episodes. Judgements that were begun
+    are waited for: what comes next is swapping weights, maybe on the very server that judges.
     """
     await _collect(team, k, PRACTISED, Phase.ROLLOUT, team.ledger.newest_weights(before_round=k - 1))
+    await asyncio.gather(*team.judging)
 
 
 async def _collect(team: Team, k: int, purposes: Sequence[Purpose], phase: Phase, weights: WeightsRow) -> None:

@@ -125,7 +125,7 @@ async def answer(prompt: Prompt, sampling: Sampling) -> Response:
 
 
 def load(directory: Path, way: Mapping[str, object] = SYNCHRONOUS) -> Config:
-    changes = {"run.runs_dir": directory, "run.name": "run", "rollout.tasks_per_round": 7} | way
+    changes = {"run.runs_dir": directory, "run.name": "run", "rollout.tasks_per_round": 7, **way}
     changes |= {"evaluation.num_tasks": 0, "evaluation.unseen_num_tasks": 0, "judge.checked": "false"}
     changes |= {"canaries.per_round": 4, "canaries.max_fooled": 1, "selection.same_answer": "false"}
     changes |= {
