@@ -27,6 +27,7 @@ from launch import inbox
 from launch.books import Phase, Purpose, WeightsRow
 from launch.config import Config
 from launch.digest import digest
+from launch.errors import Stopped
 from launch.ledger import Ledger
 from launch.rounds import run_rounds
 from launch.team import make_team
@@ -154,15 +155,21 @@ def crashing(at: str | None) -> Iterator[None]:
         yield
 
 
-def start(config: Config) -> None:
-    """What the program does from its start to its end, or to a crash."""
+def start(config: Config, stop_at: tuple[int, Phase] | None = None) -> None:
+    """What the program does from its start to its end, to a crash, or to being asked to stop in a round's phase."""
+    stop = asyncio.Event()
+
+    def watch(k: int, phase: Phase, done: int, wanted: int) -> None:
+        if (k, phase) == stop_at and done:
+            stop.set()
+
     config.run_dir.mkdir(exist_ok=True)
     for name in (inbox.INBOX, inbox.TRAJECTORIES, "manifests", "weights"):
         (config.run_dir / name).mkdir(exist_ok=True)
     with Ledger(config.run_dir) as ledger, Tracker(config.run_dir, config.tracking, {}) as tracker:
         ledger.commit_weights(WeightsRow(0, None, -1, "/nowhere/starter"))
         inbox.take_orphans(config.run_dir, ledger)
-        team = make_team(config, ledger, tracker, lambda *_: None, asyncio.Event())
+        team = make_team(config, ledger, tracker, watch, stop)
         team.workers, team.fleet = cast(Workers, Hands(config.run_dir)), Servers()
         team.models = {"judge": answer, "proposer": answer}
         asyncio.run(run_rounds(team))
@@ -259,6 +266,19 @@ def test_a_crash_while_a_round_trains_and_the_next_is_practised_changes_nothing(
         start(config)
         with Ledger.open_readonly(config.run_dir) as books:
             assert digest(books) == overlapped
+
+
+def test_asked_to_stop_while_rounds_overlap_training_ends_first(overlapped: dict[str, str], tmp_path: Path) -> None:
+    config = load(tmp_path, OVERLAPPED)
+    with pytest.raises(Stopped):
+        start(config, (2, Phase.ROLLOUT))
+    with Ledger.open_readonly(config.run_dir) as books:
+        assert books.phase(1) is Phase.TRAIN
+        assert [row.version for row in books.weights()] == [0, 1]
+        assert 0 < len(books.trajectories(2)) < sum(books.num_episodes(2, purpose) for purpose in Purpose)
+    start(config)
+    with Ledger.open_readonly(config.run_dir) as books:
+        assert digest(books) == overlapped
 
 
 @settings(max_examples=8, deadline=None)
