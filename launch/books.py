@@ -324,7 +324,11 @@ class LedgerReader:
 
     def newest_weights(self, before_round: int) -> WeightsRow:
         """The newest promoted version made before a round; the run's start has one."""
-        return [row for row in self.promoted_weights() if row.round < before_round][-1]
+        return self.lineage(before_round)[-1]
+
+    def lineage(self, before_round: int) -> list[WeightsRow]:
+        """The promoted versions made before a round, oldest first: the last is what the round trains."""
+        return [row for row in self.promoted_weights() if row.round < before_round]
 
     def gates(self) -> list[GateRow]:
         """The comparisons of new weights with those before, oldest first."""

@@ -45,6 +45,10 @@ class RunSettings(_Section):
     """Of everything random: the worlds practised on, sampling, the learner."""
     rounds: int = Field(ge=0)
     """Rounds of learning (the paper's k); round 0 only measures the first weights."""
+    overlap: bool = False
+    """Whether a round's tasks are proposed and attempted while the round before trains: by the weights that this
+    training begins with, so what a round trains is at most one version ahead of what sampled its episodes. It pays
+    where model servers and learner don't share their processors (docs/learner.md)."""
     runs_dir: Path = Path("runs")
     """Where run directories are made; relative to the working directory."""
     min_free_disk_gb: float = Field(default=4.0, ge=0)
@@ -284,6 +288,7 @@ class Config(_Section):
         if not self.websites_of("train"):
             raise ValueError("websites: expected at least one with role 'train'")
         self._check_algorithm()
+        self._check_overlap()
         self._check_audit()
         is_starters = self.model.starter is not None and self.endpoints.judge is None
         if self.judge.rubric and is_starters and self.judge.kind == "model":
@@ -304,6 +309,17 @@ class Config(_Section):
         if algorithm.learns_from is LearnsFrom.GROUPS and limit is not None and limit < size:
             raise ValueError(f"selection.max_trajectories: expected room for a group of {size} with {algorithm.name}")
 
+    def _check_overlap(self) -> None:
+        """Raise ValueError where rounds that overlap would share what they can't, or need what isn't kept."""
+        if not self.run.overlap:
+            return
+        if self.endpoints.take_turns:
+            raise ValueError("run.overlap: expected false with endpoints.take_turns, since overlapped they take none")
+        if not self.learner.algorithm.takes_replay:
+            raise ValueError(f"run.overlap: expected false with {self.learner.algorithm.name}, which is on-policy")
+        if self.retention.keep_last < 2:
+            raise ValueError("retention.keep_last: expected at least 2 with run.overlap: the learner reads two")
+
     def _check_audit(self) -> None:
         """Raise ValueError where audits would leave no practice, or rewards can't be corrected by them."""
         if self.num_audits >= self.rollout.tasks_per_round:
@@ -314,6 +330,11 @@ class Config(_Section):
             raise ValueError("audit.correct: expected audit.share above 0, else the judge's error isn't known")
         if self.audit.correct and self.selection.same_answer:
             raise ValueError("audit.correct: expected selection.same_answer = false, which changes what was measured")
+
+    @property
+    def max_staleness(self) -> int:
+        """Versions by which the weights that a round trains may be ahead of those that sampled its own episodes."""
+        return 1 if self.run.overlap else 0
 
     @property
     def num_audits(self) -> int:

@@ -21,20 +21,24 @@ Deviations from the paper:
 - by config, some tasks only measure the judge, rewards are corrected for its error (launch/audit.py) and lessened for
   side effects (launch/side_effects.py), and new weights that do worse than those before on the same tasks aren't
   promoted (launch/promotion.py);
-- the learner trains LoRA matrices by default and merges them; generation and learning take turns;
+- the learner trains LoRA matrices by default and merges them; generation and learning take turns or, by config, a
+  round's episodes are sampled while the round before trains, by weights one version older (`practising_ahead`);
 - success is measured every round with gold tasks on held-out worlds, by ground truth that the learner never sees.
 
 Every phase can be run again: it does what is missing, so going on after a crash is running the loop once more.
 """
 
+import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
-from launch import stages
+from launch import stages, summary
 from launch.books import Phase
 from launch.disk import check_room
-from launch.team import Team
+from launch.errors import Stopped
+from launch.team import Team, together
+from policy.crash import crash_point
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +61,45 @@ async def run_rounds(team: Team) -> None:
         await perform(team, k, Phase.ROLLOUT, stages.roll_out)  # tau ~ pi_k(. | c); by config judged as they come in
         await perform(team, k, Phase.JUDGE, stages.judge)  # r = R(tau, c), the rest of them
         await perform(team, k, Phase.SEAL, stages.seal)  # D = {tau : r = 1}, balanced
-        await perform(team, k, Phase.TRAIN, stages.train)  # pi_k -> pi_k+1
+        async with practising_ahead(team, k):  # by config: the next round's c ~ C, tau ~ pi_k meanwhile
+            await perform(team, k, Phase.TRAIN, stages.train)  # pi_k -> pi_k+1
         await perform(team, k, Phase.GATE, stages.gate)  # by config: is pi_k+1 no worse? else it stays pi_k
         await perform(team, k, Phase.PUBLISH, stages.publish)
         await perform(team, k, Phase.EVAL, stages.evaluate)
         stages.record(team, k)
+
+
+@contextlib.asynccontextmanager
+async def practising_ahead(team: Team, k: int) -> AsyncIterator[None]:
+    """By config, propose and roll out round k + 1 while round k is trained inside; both are done at the end.
+
+    Nothing else of another round ever runs beside a round, so episodes are at most one version behind what learns from
+    them, each is of one version, and weights are swapped, compared and measured while nothing rolls out. Round k in any
+    later phase than TRAIN means that the next one's episodes are all in the books.
+    """
+    reached = team.ledger.phase(k)
+    assert reached is not None, "the round has begun"
+    if not team.config.run.overlap or k == team.config.run.rounds or reached.position > Phase.TRAIN.position:
+        yield
+        return
+    begun = time.monotonic()
+    async with together() as group:
+        practising = group.create_task(_practise_ahead(team, k + 1))
+        yield
+        trained_s = time.monotonic() - begun
+    team.ledger.add_seconds(k + 1, summary.HIDDEN, min(trained_s, practising.result()))
+    crash_point("ahead:joined")
+
+
+async def _practise_ahead(team: Team, k: int) -> float:
+    """Propose and roll out; the seconds that took. Asked to stop, it ends early, and the phase after training tells."""
+    begun = time.monotonic()
+    team.ledger.begin_round(k, Phase.PROPOSE)
+    with contextlib.suppress(Stopped):
+        await perform(team, k, Phase.PROPOSE, stages.propose)
+        await perform(team, k, Phase.ROLLOUT, stages.roll_out_ahead)
+    crash_point("ahead:practised")
+    return time.monotonic() - begun
 
 
 async def perform(team: Team, k: int, phase: Phase, stage: Stage) -> None:

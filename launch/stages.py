@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from evaluator.judge import Judge
+from evaluator.verdict import Judgement
 from launch import audit, gauge, inbox, promotion, retention, side_effects, summary, thoughts
 from launch.books import Episode, LedgerReader, Phase, ProposalRow, Purpose, TrajectoryRow, WeightsRow
 from launch.errors import RunFailed, WorkerLost
@@ -25,7 +26,7 @@ from proposer.generate import Generate, ModelError, Sampling
 from proposer.look import Look
 from proposer.propose import propose as propose_tasks
 from proposer.task import Task, Website
-from rl.manifest import Manifest, write_manifest
+from rl.manifest import Manifest, read_manifest, write_manifest
 from rl.selection import Judged, select
 from sites.catalogue import SITES
 from sites.contract import gold_tasks
@@ -208,6 +209,16 @@ async def roll_out(team: Team, k: int) -> None:
     await _collect(team, k, PRACTISED, Phase.ROLLOUT, team.ledger.newest_weights(before_round=k))
 
 
+async def roll_out_ahead(team: Team, k: int) -> None:
+    """The same while the round before is trained: tau ~ pi_k-1(. | c), by the weights that this training begins with.
+
+    What a round trains is therefore at most one version ahead of what sampled its episodes. Judgements that were begun
+    are waited for: what comes next is swapping weights, maybe on the very server that judges.
+    """
+    await _collect(team, k, PRACTISED, Phase.ROLLOUT, team.ledger.newest_weights(before_round=k - 1))
+    await asyncio.gather(*team.judging)
+
+
 async def _collect(team: Team, k: int, purposes: Sequence[Purpose], phase: Phase, weights: WeightsRow) -> None:
     """Bring every planned episode of these purposes to a committed trajectory."""
     await team.serve(weights)
@@ -357,8 +368,16 @@ def _judgeable(team: Team, k: int, purposes: Sequence[Purpose]) -> list[Trajecto
 
 def judged_attempts(books: LedgerReader, k: int, replay_rounds: int) -> list[Judged]:
     """The judged attempts of a round, and of so many before it."""
+    lineage = [row.version for row in books.lineage(before_round=k)]
+
+    def judged(row: TrajectoryRow, judgement: Judgement) -> Judged:
+        trajectory = books.load(row)
+        oldest = trajectory.weights
+        staleness = 0 if oldest is None else sum(version > oldest for version in lineage)
+        return Judged(trajectory, judgement, age=k - row.round, staleness=staleness)
+
     return [
-        Judged(books.load(row), row.judgement, age=k - number)
+        judged(row, row.judgement)
         for number in range(max(1, k - replay_rounds), k + 1)
         for row in books.trajectories(number, Purpose.TRAIN)
         if row.judgement is not None
@@ -370,11 +389,13 @@ async def seal(team: Team, k: int) -> None:
     if team.ledger.is_sealed(k):
         return
     config = team.config
-    attempts = judged_attempts(team.ledger, k, config.selection.replay_rounds)
-    metrics: dict[str, float] = {}
+    found = judged_attempts(team.ledger, k, config.selection.replay_rounds)
+    attempts = [attempt for attempt in found if attempt.staleness <= attempt.age + config.max_staleness]
+    staleness = max((attempt.staleness for attempt in attempts), default=0)
+    metrics: dict[str, float] = {"dropped_as_stale": len(found) - len(attempts), "max_staleness": staleness}
     if config.audit.correct:
         corrected = audit.correct(team.ledger, k, attempts, config.audit)
-        attempts, metrics = corrected.attempts, corrected.counts
+        attempts, metrics = corrected.attempts, {**metrics, **corrected.counts}
     attempts = side_effects.penalise(team.ledger, attempts, config.audit.side_effect_penalty)
     metrics["reduced_for_side_effects"] = sum(attempt.is_success and attempt.left < 1 for attempt in attempts)
     selection = select(attempts, config.selection, config.learner.algorithm.learns_from, team.seed(k, "selection"))
@@ -394,12 +415,14 @@ async def train(team: Team, k: int) -> None:
     if manifest is None:
         _leave_unchanged(team, k, "nothing was selected")
         return
-    parent = team.ledger.newest_weights(before_round=k)
+    lineage = team.ledger.lineage(before_round=k)
+    parent = lineage[-1]
+    sampler = lineage[-1 - (await asyncio.to_thread(read_manifest, manifest)).staleness]
     row = WeightsRow(k, parent.version, k, f"weights/v{k:06d}")
     settings = team.config.learner
     settings = settings.model_copy(update={"seed": team.seed(k, "learner", settings.seed)})
-    starter = team.weights_dir(team.ledger.weights()[0])
-    metrics = await team.workers.learn(manifest, team.weights_dir(parent), team.weights_dir(row), starter, settings)
+    path = team.weights_dir
+    metrics = await team.workers.learn(manifest, path(parent), path(row), path(lineage[0]), path(sampler), settings)
     crash_point("train:learned")
     team.ledger.set_metrics(k, {f"learn/{key.removeprefix('learn/')}": value for key, value in metrics.items()})
     if metrics.get("learn/optimizer_steps") == 0:

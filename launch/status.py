@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from launch.books import LedgerReader, Purpose
+from launch.books import LedgerReader, Phase, Purpose
 from launch.ledger import Ledger, writer
 from policy.server_record import ServerRecord
 
@@ -30,7 +30,8 @@ def _driver(run_dir: Path) -> str:
 
 def _place(books: LedgerReader) -> str:
     rounds = books.rounds()
-    return f"round {rounds[-1].round}, phase {rounds[-1].phase}" if rounds else "no round begun"
+    under_way = [row for row in rounds if row.phase is not Phase.DONE] or rounds[-1:]
+    return "; ".join(f"round {row.round}, phase {row.phase}" for row in under_way) or "no round begun"
 
 
 def _episodes(books: LedgerReader) -> Iterator[str]:

@@ -23,6 +23,8 @@ from policy.trajectory import Outcome
 
 SUMMARY = "summary.json"
 STAGES = ("start", *(str(phase) for phase in Phase if phase is not Phase.DONE))
+HIDDEN = "hidden"
+"""Beside the phases: seconds of a round's proposing and rolling out that went by while the round before trained."""
 SETUP_SECONDS = Path(".setup_s")
 """Written by `make setup`: how long it took, in seconds. The variable PAE_SETUP_S overrides it."""
 
@@ -78,6 +80,8 @@ class RoundSummary(BaseModel):
     """How they ended; sums to `episodes` once the round is done."""
     seconds: dict[str, float]
     """Wall time by phase; ``start``: of servers and workers, in the round that they were started for."""
+    hidden_s: float = 0.0
+    """Of the seconds of proposing and rolling out those that went by while the round before trained (`run.overlap`)."""
 
 
 class RunSummary(BaseModel):
@@ -126,6 +130,7 @@ def summarise_round(ledger: LedgerReader, k: int) -> RoundSummary:
         episodes=sum(ledger.num_episodes(k, purpose) for purpose in Purpose),
         outcomes={str(outcome): number for outcome, number in ledger.outcomes(k, tuple(Purpose)).items()},
         seconds={name: metrics.get(f"time/{name}", 0.0) for name in STAGES},
+        hidden_s=metrics.get(f"time/{HIDDEN}", 0.0),
     )
 
 
@@ -259,7 +264,7 @@ def table(run: RunSummary) -> Table:
             f"{_percent(row.judge_precision, 0)}/{_percent(row.judge_recall, 0)}",
             f"{row.tasks_kept}/{row.tasks_proposed}",
             "\n".join(f"{number} {outcome}" for outcome, number in row.outcomes.items()),
-            "\n".join(f"{seconds:.0f} {stage}" for stage, seconds in row.seconds.items() if seconds >= 0.5),
+            "\n".join(f"{s:.0f} {name}" for name, s in {**row.seconds, HIDDEN: row.hidden_s}.items() if s >= 0.5),
         )
     return result
 

@@ -232,14 +232,14 @@ class Workers:
             return await self._ask(index, reference, LOOK_DEADLINE_S)
 
     async def learn(
-        self, manifest: Path, parent: Path, out: Path, starter: Path, settings: LearnerSettings
+        self, manifest: Path, parent: Path, out: Path, starter: Path, sampler: Path, settings: LearnerSettings
     ) -> dict[str, float]:
-        """Update the weights in a process of its own; the learner's metrics. Raises RunFailed."""
+        """Update the weights in a process of its own (see `rl.learner.update`); its metrics. Raises RunFailed."""
         make = self._ray.remote(max_calls=1)  # the process ends with the update, and its memory with it
         # One that is killed goes on from its checkpoint; an error of its own is not tried again.
         gpus, retries = self._cluster.learner_gpus, LEARNER_RETRIES
         task = make(_update).options(num_gpus=gpus, max_retries=retries, retry_exceptions=False, **self._learner_node())
-        reference = task.remote(*(path.resolve() for path in (manifest, parent, out, starter)), settings)
+        reference = task.remote(*(path.resolve() for path in (manifest, parent, out, starter, sampler)), settings)
         try:
             return await asyncio.wrap_future(reference.future())
         except self._ray.exceptions.RayError as error:
@@ -281,10 +281,12 @@ class Workers:
             raise WorkerLost(f"rollout actor {index} was killed: nothing after {deadline_s:.0f} s") from error
 
 
-def _update(manifest: Path, parent: Path, out: Path, starter: Path, settings: LearnerSettings) -> dict[str, float]:
+def _update(
+    manifest: Path, parent: Path, out: Path, starter: Path, sampler: Path, settings: LearnerSettings
+) -> dict[str, float]:
     from rl.learner import update  # loads torch: in this process only
 
-    return update(manifest, parent, out, settings=settings, starter=starter)
+    return update(manifest, parent, out, settings=settings, starter=starter, sampler=sampler)
 
 
 def _connect(cluster: ClusterSettings) -> Any:

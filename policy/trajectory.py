@@ -266,6 +266,11 @@ class Trajectory(_Record):
     """The ledger of what it did to the website, in order, not without end (`policy.guard.Guard`)."""
 
     @property
+    def weights(self) -> int | None:
+        """The oldest version of the policy that sampled one of its steps; None if none is known."""
+        return min((step.weights for step in self.steps if step.weights is not None), default=None)
+
+    @property
     def screenshots(self) -> frozenset[str]:
         """Names of all its pictures."""
         seen = [step.observation for step in self.steps] + ([self.final] if self.final else [])

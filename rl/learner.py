@@ -135,11 +135,19 @@ class Lessons:
     starter_logprobs: Mapping[tuple[str, int], Sequence[float]] = field(default_factory=dict)
     """By trajectory and step; empty unless the algorithm asks for them."""
     fresh: Sequence[Sample] = ()
-    """Those samples that the parent sampled: steps of this round's attempts, not of earlier ones'."""
+    """Those samples that the sampler sampled: steps of this round's attempts, not of earlier ones'."""
+    sampler: Path | None = None
+    """Hugging Face directory of the weights that sampled them; None: the parent's."""
 
 
 def update(
-    manifest: Path, parent: Path, out: Path, *, settings: LearnerSettings, starter: Path | None = None
+    manifest: Path,
+    parent: Path,
+    out: Path,
+    *,
+    settings: LearnerSettings,
+    starter: Path | None = None,
+    sampler: Path | None = None,
 ) -> dict[str, float]:
     """Train on a manifest, write the new weights to the directory `out`, and return the learner's metrics.
 
@@ -153,6 +161,8 @@ def update(
         out: Appears whole or not at all.
         settings: How to train.
         starter: Hugging Face directory that the run began with; needed by algorithms that hold on to it.
+        sampler: Hugging Face directory of the weights that sampled the round's own attempts, by which the server's
+            log-probs are checked; None: the parent.
 
     Returns:
         Metrics under ``learn/``. ``learn/optimizer_steps`` is 0 where the algorithm finds nothing to learn from: then
@@ -168,14 +178,14 @@ def update(
     from rl.shards import one_update, peers, together
 
     data = read_manifest(manifest)
-    lessons = lessons_of(data, settings.algorithm)
+    lessons = replace(lessons_of(data, settings.algorithm), sampler=None if sampler == parent else sampler)
     if not lessons.samples:
         logger.warning("%s: nothing that %s can learn from", manifest, settings.algorithm.name)
         return {"learn/optimizer_steps": 0}
     if settings.algorithm.needs_starter and starter is None:
         raise ValueError(f"algorithm {settings.algorithm.name}: expected the weights that the run began with")
     if settings.num_processes > 1 and peers().size == 1:
-        return together(settings.num_processes, one_update, manifest, parent, out, settings, starter)
+        return together(settings.num_processes, one_update, manifest, parent, out, settings, starter, sampler)
     out.parent.mkdir(parents=True, exist_ok=True)
     origin = {"round": data.round, **_origin(manifest, parent, settings)}
     commit = peers().gather(read_commit(out))[0]
@@ -217,7 +227,7 @@ def lessons_of(data: Manifest, algorithm: Algorithm) -> Lessons:
         for attempt, advantage in zip(group, algorithm.advantages([a.worth for a in group]), strict=True)
     }
     samples = [sample for sample in data.samples if advantages[sample.trajectory_id]]
-    new = {attempt.trajectory_id for attempt in data.attempts if attempt.age == 0}
+    new = {a.trajectory_id for a in data.attempts if a.age == 0 and a.staleness == data.staleness}
     return Lessons(samples, advantages, fresh=[sample for sample in samples if sample.trajectory_id in new])
 
 
@@ -276,7 +286,9 @@ def _make_weights(
     began = time.monotonic()
     training = Training(load_model(parent, settings), settings)
     if not _resume(training, out, origin):
-        training.progress.parity = measure_parity(training.model, lessons.fresh, blobs, settings)
+        sampler = load_model(lessons.sampler, settings) if lessons.sampler else training.model
+        training.progress.parity = measure_parity(sampler, lessons.fresh, blobs, settings)
+        del sampler
         _check_parity(training.progress.parity, settings)
     began -= training.progress.seconds  # as if the attempts before had ended just now
     due = time.monotonic() + settings.checkpoint_s

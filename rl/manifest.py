@@ -60,6 +60,8 @@ class Attempt(_Record):
     (launch/side_effects.py); None: it isn't corrected."""
     age: int = Field(default=0, ge=0)
     """Rounds since it was made; above 0: it is learned from again."""
+    staleness: int = Field(default=0, ge=0)
+    """Versions by which the weights that learn from it are ahead of those that made it, of several the oldest."""
 
     @property
     def worth(self) -> float:
@@ -77,6 +79,11 @@ class Manifest(_Record):
     round: int
     samples: tuple[Sample, ...]
     attempts: tuple[Attempt, ...]
+
+    @property
+    def staleness(self) -> int:
+        """That of the round's own attempts: 1 where they were made while the round before trained, else 0."""
+        return max((attempt.staleness for attempt in self.attempts if attempt.age == 0), default=0)
 
     @model_validator(mode="after")
     def _every_sample_is_of_one_attempt(self) -> Self:

@@ -76,6 +76,8 @@ class Judged:
     judgement: Judgement
     age: int = 0
     """Rounds since it was made."""
+    staleness: int = 0
+    """Versions by which the weights that learn from it are ahead of those that made it."""
     corrected: float | None = None
     """Its reward corrected for the judge's error; None: it isn't corrected. What is selected doesn't depend on it."""
     left: float = 1.0
@@ -310,6 +312,7 @@ def _attempt(attempt: Judged) -> Attempt:
         reward=reward,
         corrected=attempt.corrected if attempt.left == 1 else worth * attempt.left,
         age=attempt.age,
+        staleness=attempt.staleness,
     )
 
 

@@ -184,10 +184,10 @@ def joined(do: Callable[..., Item], *args: Any) -> Item:
 
 
 def one_update(
-    manifest: Path, parent: Path, out: Path, settings: LearnerSettings, starter: Path | None
+    manifest: Path, parent: Path, out: Path, settings: LearnerSettings, starter: Path | None, sampler: Path | None
 ) -> dict[str, float]:
     """`rl.learner.update`, as `together` calls it."""
-    return update(manifest, parent, out, settings=settings, starter=starter)
+    return update(manifest, parent, out, settings=settings, starter=starter, sampler=sampler)
 
 
 def main(
@@ -196,10 +196,11 @@ def main(
     out: Annotated[Path, typer.Argument(help="Directory of the new weights.")],
     settings: Annotated[Path, typer.Option(help="JSON file of learner settings.")],
     starter: Annotated[Path | None, typer.Option(help="Weights that the run began with.")] = None,
+    sampler: Annotated[Path | None, typer.Option(help="Weights that sampled the round, if not the parent.")] = None,
 ) -> None:
     """One process's part of an update on several machines: what torchrun starts on each."""
     chosen = LearnerSettings.model_validate_json(settings.read_text())
-    joined(one_update, manifest, parent, out, chosen, starter)
+    joined(one_update, manifest, parent, out, chosen, starter, sampler)
 
 
 if __name__ == "__main__":

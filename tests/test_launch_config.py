@@ -104,6 +104,21 @@ def test_replay_needs_an_algorithm_that_takes_it(toml: Path) -> None:
         configs.load(toml, [*group, "learner.algorithm.name=rloo"])
 
 
+def test_overlap_is_refused_where_it_can_not_be(toml: Path) -> None:
+    overlap = ["run.overlap=true", "rollout.samples_per_task=2"]
+    assert configs.load(toml, overlap).max_staleness == 1
+    assert configs.load(toml).max_staleness == 0
+    for override, words in (
+        ("endpoints.take_turns=true", "run.overlap: expected false with endpoints.take_turns"),
+        ("learner.algorithm.name=rloo", "run.overlap: expected false with rloo, which is on-policy"),
+        ("retention.keep_last=1", "retention.keep_last: expected at least 2 with run.overlap"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            configs.load(toml, [*overlap, override])
+        assert words in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
 def test_a_limit_has_room_for_a_group(toml: Path) -> None:
     groups = ["rollout.samples_per_task=4", "learner.algorithm.name=grpo"]
     assert configs.load(toml, [*groups, "selection.max_trajectories=4"]).selection.max_trajectories == 4

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -24,9 +24,10 @@ from bench.scripted import ROLES, Call, wander
 from evaluator.truth import gold_task
 from launch import config as configs
 from launch import inbox
-from launch.books import Purpose, WeightsRow
+from launch.books import Phase, Purpose, WeightsRow
 from launch.config import Config
 from launch.digest import digest
+from launch.errors import Stopped
 from launch.ledger import Ledger
 from launch.rounds import run_rounds
 from launch.team import make_team
@@ -46,6 +47,15 @@ from tests.makers import picture, step, trajectory
 REACHED = sorted(point for point in POINTS if not point.startswith(("learn:", "publish:", "worker:")))
 """The driver's points; the others are in processes that have stand-ins here."""
 ROUNDS = 2
+TURNS_OF_TRAINING = 12
+"""Of the event loop: so many that what overlaps with training is under way when it ends."""
+SYNCHRONOUS: dict[str, object] = {"run.rounds": ROUNDS}
+OVERLAPPED: dict[str, object] = {"run.overlap": "true", "run.rounds": ROUNDS + 1, "endpoints.take_turns": "false"}
+AHEAD = (
+    *("propose:proposed#3", "propose:committed#4", "rollout:leased#17", "rollout:moved#20", "rollout:committed#24"),
+    *("train:learned", "ahead:practised", "ahead:joined"),
+)
+"""Where round 2 is practised while round 1 trains: their first passages are round 1's own."""
 
 
 class Crash(BaseException):
@@ -68,6 +78,7 @@ class Hands:
         return [Look("http://shop.test/", "Shop", f"World {world}", "<a> Home [1]", b"")]
 
     async def run(self, order: Order) -> str:
+        await asyncio.sleep(0)  # so that a crash ends what is beside it, too
         number = number_of(order.trajectory_id)
         gold = gold_task(order.task.gold_id).goal if order.task.gold_id else None
         is_right = number_of(order.trajectory_id, "truth") % 2
@@ -75,7 +86,10 @@ class Hands:
         screenshot = BlobStore(self.run_dir / "blobs").put(picture())
         answer = gold.answers[0] if gold and gold.answers and is_right else "blue"
         state = {"location": "/"} | gold.state if gold and is_right else {}
-        steps = tuple(step(number * 10 + index, screenshot=screenshot) for index in range(1 + number % 3))
+        steps = tuple(
+            step(number * 10 + index, screenshot=screenshot).model_copy(update={"weights": order.weights})
+            for index in range(1 + number % 3)
+        )
         final = steps[-1].observation
         return inbox.deliver(
             self.run_dir,
@@ -85,8 +99,10 @@ class Hands:
         )
 
     async def learn(
-        self, manifest: Path, parent: Path, out: Path, starter: Path, settings: LearnerSettings
+        self, manifest: Path, parent: Path, out: Path, starter: Path, sampler: Path, settings: LearnerSettings
     ) -> dict[str, float]:
+        for _ in range(TURNS_OF_TRAINING):
+            await asyncio.sleep(0)
         sha256 = hashlib.sha256(manifest.read_bytes() + parent.name.encode()).hexdigest()
         inbox.write_atomic(
             out / "COMMIT.json", json.dumps({"files": {"model": sha256, "seed": settings.seed}}).encode()
@@ -109,8 +125,8 @@ async def answer(prompt: Prompt, sampling: Sampling) -> Response:
     return Response(cast(str, wander(Call(ROLES[prompt.system], text, 0, sampling.seed))))
 
 
-def load(directory: Path) -> Config:
-    changes = {"run.runs_dir": directory, "run.name": "run", "run.rounds": ROUNDS, "rollout.tasks_per_round": 7}
+def load(directory: Path, way: Mapping[str, object] = SYNCHRONOUS) -> Config:
+    changes = {"run.runs_dir": directory, "run.name": "run", "rollout.tasks_per_round": 7, **way}
     changes |= {"evaluation.num_tasks": 0, "evaluation.unseen_num_tasks": 0, "judge.checked": "false"}
     changes |= {"canaries.per_round": 4, "canaries.max_fooled": 1, "selection.same_answer": "false"}
     changes |= {
@@ -139,24 +155,30 @@ def crashing(at: str | None) -> Iterator[None]:
         yield
 
 
-def start(config: Config) -> None:
-    """What the program does from its start to its end, or to a crash."""
+def start(config: Config, stop_at: tuple[int, Phase] | None = None) -> None:
+    """What the program does from its start to its end, to a crash, or to being asked to stop in a round's phase."""
+    stop = asyncio.Event()
+
+    def watch(k: int, phase: Phase, done: int, wanted: int) -> None:
+        if (k, phase) == stop_at and done:
+            stop.set()
+
     config.run_dir.mkdir(exist_ok=True)
     for name in (inbox.INBOX, inbox.TRAJECTORIES, "manifests", "weights"):
         (config.run_dir / name).mkdir(exist_ok=True)
     with Ledger(config.run_dir) as ledger, Tracker(config.run_dir, config.tracking, {}) as tracker:
         ledger.commit_weights(WeightsRow(0, None, -1, "/nowhere/starter"))
         inbox.take_orphans(config.run_dir, ledger)
-        team = make_team(config, ledger, tracker, lambda *_: None, asyncio.Event())
+        team = make_team(config, ledger, tracker, watch, stop)
         team.workers, team.fleet = cast(Workers, Hands(config.run_dir)), Servers()
         team.models = {"judge": answer, "proposer": answer}
         asyncio.run(run_rounds(team))
 
 
-def run_with(crashes: Sequence[str]) -> dict[str, str]:
+def run_with(crashes: Sequence[str], way: Mapping[str, object] = SYNCHRONOUS) -> dict[str, str]:
     """The digest of a run with these crashes, one for each start until they are spent or the run is done."""
     with tempfile.TemporaryDirectory() as directory:
-        config = load(Path(directory))
+        config = load(Path(directory), way)
         for at in (*crashes, None):
             try:
                 with crashing(at):
@@ -165,7 +187,7 @@ def run_with(crashes: Sequence[str]) -> dict[str, str]:
                 continue
             break
         with Ledger.open_readonly(config.run_dir) as books:
-            for k in range(1, ROUNDS + 1):
+            for k in range(1, config.run.rounds + 1):
                 assert sum(books.outcomes(k, (Purpose.TRAIN,)).values()) == books.num_episodes(k, Purpose.TRAIN) > 0
             assert not list((config.run_dir / inbox.INBOX).iterdir())
             return digest(books)
@@ -203,3 +225,80 @@ def test_however_often_it_crashes_the_run_ends_as_the_unbroken_one(
     unbroken: dict[str, str], crashes: list[str]
 ) -> None:
     assert run_with(crashes) == unbroken
+
+
+@pytest.fixture(scope="module")
+def overlapped() -> dict[str, str]:
+    return run_with([], OVERLAPPED)
+
+
+def test_overlapped_rounds_learn_from_weights_one_version_older_unless_those_of_before_were_refused(
+    tmp_path: Path,
+) -> None:
+    start(load(tmp_path, OVERLAPPED))
+    with Ledger.open_readonly(tmp_path / "run") as books:
+        assert [row.promoted for row in books.gates()] == [True, False, True]
+        sampled = {
+            k: {books.load(row).weights for row in books.trajectories(k, Purpose.TRAIN) if row.num_steps}
+            for k in (1, 2, 3)
+        }
+        assert sampled == {1: {0}, 2: {0}, 3: {1}}  # version 2 was refused, so round 3 trains what sampled it
+        assert [row.parent for row in books.weights()] == [None, 0, 1, 1]
+        manifests = [read_manifest(tmp_path / "run" / "manifests" / f"round-000{k}.json") for k in (1, 2, 3)]
+        assert [manifest.staleness for manifest in manifests] == [0, 1, 0]
+        assert [books.metrics(k)["learn/max_staleness"] for k in (1, 2, 3)] == [0, 1, 0]
+        assert [books.metrics(k)["learn/dropped_as_stale"] for k in (1, 2, 3)] == [0, 0, 0]
+        assert ["time/hidden" in books.metrics(k) for k in (1, 2, 3)] == [False, True, True]
+
+
+@pytest.mark.parametrize("point", AHEAD)
+def test_a_crash_while_a_round_trains_and_the_next_is_practised_changes_nothing(
+    overlapped: dict[str, str], point: str
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        config = load(Path(directory), OVERLAPPED)
+        with pytest.raises(Crash), crashing(point):
+            start(config)
+        with Ledger.open_readonly(config.run_dir) as books:
+            assert books.phase(1) is Phase.TRAIN
+            assert books.phase(2) in (Phase.PROPOSE, Phase.ROLLOUT)
+            assert [row.version for row in books.weights()] in ([0], [0, 1])
+        start(config)
+        with Ledger.open_readonly(config.run_dir) as books:
+            assert digest(books) == overlapped
+
+
+def test_asked_to_stop_while_rounds_overlap_training_ends_first(overlapped: dict[str, str], tmp_path: Path) -> None:
+    config = load(tmp_path, OVERLAPPED)
+    with pytest.raises(Stopped):
+        start(config, (2, Phase.ROLLOUT))
+    with Ledger.open_readonly(config.run_dir) as books:
+        assert books.phase(1) is Phase.TRAIN
+        assert [row.version for row in books.weights()] == [0, 1]
+        assert 0 < len(books.trajectories(2)) < sum(books.num_episodes(2, purpose) for purpose in Purpose)
+    start(config)
+    with Ledger.open_readonly(config.run_dir) as books:
+        assert digest(books) == overlapped
+
+
+@settings(max_examples=8, deadline=None)
+@given(crashes=CRASHES)
+def test_however_often_an_overlapped_run_crashes_it_ends_as_the_unbroken_one(
+    overlapped: dict[str, str], crashes: list[str]
+) -> None:
+    assert run_with(crashes, OVERLAPPED) == overlapped
+
+
+def test_what_is_staler_than_the_config_allows_is_dropped_and_counted(tmp_path: Path) -> None:
+    config = load(tmp_path, OVERLAPPED)
+    with pytest.raises(Crash), crashing("rollout:committed#16"):
+        start(config)
+    with Ledger.open_readonly(config.run_dir) as books:
+        old = {row.id for row in books.trajectories(2, Purpose.TRAIN) if row.outcome.is_agents}
+    start(load(tmp_path, OVERLAPPED | {"run.overlap": "false"}))
+    with Ledger.open_readonly(config.run_dir) as books:
+        assert books.metrics(2)["learn/dropped_as_stale"] == len(old) > 0
+        attempts = read_manifest(config.run_dir / "manifests" / "round-0002.json").attempts
+        assert attempts
+        assert not old & {attempt.trajectory_id for attempt in attempts}
+        assert {attempt.staleness for attempt in attempts} == {0}

@@ -344,9 +344,9 @@ class Learner:
     """In the place of the learner's process: tells what it was given, and that there was nothing to learn from."""
 
     async def learn(
-        self, manifest: Path, parent: Path, out: Path, starter: Path, settings: LearnerSettings
+        self, manifest: Path, parent: Path, out: Path, starter: Path, sampler: Path, settings: LearnerSettings
     ) -> dict[str, float]:
-        self.given = (manifest, parent, out, starter)
+        self.given = (manifest, parent, out, starter, sampler)
         return {"learn/optimizer_steps": 0}
 
 
@@ -449,7 +449,8 @@ async def test_a_learner_that_finds_nothing_leaves_the_weights_and_it_is_noted(t
     team.ledger.commit_weights(WeightsRow(0, None, -1, "/starter"))
     await stages.seal(team, 1)
     await stages.train(team, 1)
-    assert learner.given[1:] == (Path("/starter"), team.run_dir / "weights" / "v000001", Path("/starter"))
+    starter = Path("/starter")
+    assert learner.given[1:] == (starter, team.run_dir / "weights" / "v000001", starter, starter)
     assert [event.text for event in team.ledger.events()] == [
         "filtered_bc found nothing to learn from, so the weights stay as they are"
     ]

@@ -521,6 +521,22 @@ def test_what_older_weights_sampled_is_no_mismatch(samples: list[Sample]) -> Non
     assert len(lessons.samples) == 3
 
 
+def test_what_the_weights_before_the_parent_sampled_is_checked_by_those_weights(
+    tiny: Path, tmp_path: Path, samples: list[Sample]
+) -> None:
+    given = manifest_of(known(load_model(tiny, SETTINGS), samples, BlobStore(tmp_path / "blobs")))
+    stale = [attempt.model_copy(update={"staleness": 1}) for attempt in given.attempts]
+    manifest, parent = tmp_path / "manifests" / "m.json", tmp_path / "v000001"
+    write_manifest(manifest, given.model_copy(update={"attempts": tuple(stale)}))
+    settings = SETTINGS.model_copy(update={"epochs": 20, "max_mismatch_kl": 1e9})
+    assert update(manifest, tiny, parent, settings=settings)["learn/mismatch_kl"] < 1e-3
+    by_parent = update(manifest, parent, tmp_path / "one", settings=settings)
+    by_sampler = update(manifest, parent, tmp_path / "two", settings=settings, sampler=tiny)
+    assert by_sampler["learn/mismatch_kl"] < 1e-3 < 1e-2 < by_parent["learn/mismatch_kl"]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]
+    assert weights[0] == weights[1]
+
+
 @pytest.mark.parametrize("algorithm", [FilteredBC(), GRPO()], ids=lambda algorithm: algorithm.name)
 def test_nothing_to_learn_from_leaves_the_weights_as_they_are_and_is_told(
     tmp_path: Path, samples: list[Sample], caplog: pytest.LogCaptureFixture, algorithm: FilteredBC | GRPO
