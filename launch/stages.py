@@ -213,7 +213,7 @@ async def roll_out_ahead(team: Team, k: int) -> None:
     """The same while the round before is trained: tau ~ pi_k-1(. | c), by the weights that this training begins with.
 
     What a round trains is therefore at most one version ahead of what sampled its episodes. Judgements that were begun
-    are waited for: what comes next is swapping weights, maybe on the very server that judges.
+    are waited for: what comes next, comparing and measuring weights, has nothing beside it.
     """
     await _collect(team, k, PRACTISED, Phase.ROLLOUT, team.ledger.newest_weights(before_round=k - 1))
     await asyncio.gather(*team.judging)
