@@ -290,9 +290,7 @@ class Config(_Section):
         self._check_algorithm()
         self._check_overlap()
         self._check_audit()
-        is_starters = self.model.starter is not None and self.endpoints.judge is None
-        if self.judge.rubric and is_starters and self.judge.kind == "model":
-            raise ValueError("judge.rubric: expected false, since the starter's judge can't write or check facts")
+        self._check_judge()
         return self
 
     def _check_algorithm(self) -> None:
@@ -319,6 +317,12 @@ class Config(_Section):
             raise ValueError(f"run.overlap: expected false with {self.learner.algorithm.name}, which is on-policy")
         if self.retention.keep_last < 2:
             raise ValueError("retention.keep_last: expected at least 2 with run.overlap: the learner reads two")
+
+    def _check_judge(self) -> None:
+        """Raise ValueError where the judge is asked for what it wasn't taught."""
+        is_starters = self.model.starter is not None and self.endpoints.judge is None and self.judge.kind == "model"
+        if self.judge.rubric and is_starters:
+            raise ValueError("judge.rubric: expected false, since the starter's judge can't write or check facts")
 
     def _check_audit(self) -> None:
         """Raise ValueError where audits would leave no practice, or rewards can't be corrected by them."""

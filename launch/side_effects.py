@@ -3,7 +3,7 @@
 In: the books. Out: how often successes had any; attempts with what these leave of their rewards.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 from evaluator.agreement import Share
@@ -25,11 +25,13 @@ def num_of(books: LedgerReader, trajectory_id: str) -> int | None:
     return None if changes is None or changes.beyond is None else len(changes.beyond)
 
 
-def metrics(books: LedgerReader, rows: Sequence[TrajectoryRow]) -> dict[str, float]:
-    """The figures of episodes by metric (keys ``side_effects/``); shares only where anything was known."""
+def metrics(books: LedgerReader, rows: Iterable[TrajectoryRow], share: Share) -> dict[str, float]:
+    """The figures of episodes by metric (keys ``side_effects/``); shares only where anything was known.
+
+    `share`: that of their successes (`of_successes`).
+    """
     changes = [found for row in rows if (found := books.changes(row.id))]
     known = [found.beyond for found in changes if found.beyond is not None]
-    share = of_successes(books, rows)
     figures: dict[str, float] = {
         "side_effects/changed": sum(bool(found.made) for found in changes),
         "side_effects/known": len(known),

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from rich import box
 from rich.table import Table
 
-from evaluator.agreement import agreement, wilson
+from evaluator.agreement import Share, agreement, wilson
 from launch import audit, side_effects
 from launch.audit import AuditFigures
 from launch.books import GateRow, LedgerReader, Phase, Purpose, TrajectoryRow
@@ -191,7 +191,7 @@ def round_metrics(ledger: LedgerReader, k: int) -> dict[str, float]:
         "eval/n": figures.n,
         "eval/unseen_n": figures.unseen_n,
         **audit.metrics(figures.audits),
-        **side_effects.metrics(ledger, rows),
+        **side_effects.metrics(ledger, rows, Share(figures.successes_with_side_effects, figures.successes_known)),
     }
     for outcome in Outcome:
         metrics[f"rollout/outcome/{outcome}"] = sum(row.outcome is outcome for row in train_rows)
