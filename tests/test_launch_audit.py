@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,11 @@ from launch import audit, inbox, stages, summary
 from launch import config as configs
 from launch.books import Phase, Purpose, WeightsRow
 from launch.config import ConfigError
-from launch.ledger import Ledger
-from launch.team import Team, make_team
-from launch.tracking import Tracker
+from launch.team import Team
 from policy.trajectory import Outcome
 from rl.manifest import Manifest, read_manifest
 from tests.makers import step, trajectory
+from tests.teams import idle_team
 
 S, F, U = Judgement.SUCCESS, Judgement.FAILURE, Judgement.UNDECIDED
 SETTINGS = (
@@ -29,21 +29,20 @@ SETTINGS = (
     "audit.correct=true",
     "selection.same_answer=false",
     "learner.algorithm.name=rloo",
-    "tracking.wandb=off",
 )
 
 
+@contextmanager
 def open_books(directory: Path, *settings: str) -> Iterator[Team]:
-    config = configs.load("quickstart", [f"run.runs_dir={directory}", *SETTINGS, *settings])
-    (directory / inbox.INBOX).mkdir()
-    with Ledger(directory) as ledger, Tracker(directory, config.tracking, {}) as tracker:
-        ledger.commit_weights(WeightsRow(0, None, -1, "/nowhere"))
-        yield make_team(config, ledger, tracker, lambda *_: None, asyncio.Event())
+    with idle_team(directory, *SETTINGS, *settings) as team:
+        team.ledger.commit_weights(WeightsRow(0, None, -1, "/nowhere"))
+        yield team
 
 
 @pytest.fixture
 def team(tmp_path: Path) -> Iterator[Team]:
-    yield from open_books(tmp_path)
+    with open_books(tmp_path) as team:
+        yield team
 
 
 def begin(team: Team, k: int) -> None:
@@ -125,7 +124,7 @@ def test_the_manifest_tells_raw_and_corrected_rewards_and_verdicts_stay_as_they_
 
 
 def test_nothing_is_learned_from_a_website_on_which_the_judge_certainly_tells_nothing(tmp_path: Path) -> None:
-    for team in open_books(tmp_path, "rollout.samples_per_task=8", "audit.share=0.5"):
+    with open_books(tmp_path, "rollout.samples_per_task=8", "audit.share=0.5") as team:
         begin(team, 1)
         attempt_all(team, 1, wrong="forum")
         data = seal(team, 1)
@@ -138,7 +137,7 @@ def test_nothing_is_learned_from_a_website_on_which_the_judge_certainly_tells_no
 
 
 def test_audits_of_earlier_rounds_count_by_config_and_only_those_of_the_same_judge(tmp_path: Path) -> None:
-    for team in open_books(tmp_path, "audit.pool_rounds=1"):
+    with open_books(tmp_path, "audit.pool_rounds=1") as team:
         for k, judge in ((1, "j"), (2, "other"), (3, "other")):
             begin(team, k)
             attempt_all(team, k, judge)

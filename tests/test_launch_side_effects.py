@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,12 @@ import pytest
 from evaluator.changes import Changes
 from evaluator.truth import gold_task
 from evaluator.verdict import Judgement, Verdict
-from launch import config as configs
 from launch import inbox, stages, summary
 from launch.books import Phase, Purpose
 from launch.ledger import Ledger
 from launch.report import write_report
 from launch.side_effects import penalise
-from launch.team import Team, make_team
-from launch.tracking import Tracker
+from launch.team import Team
 from proposer.task import Task
 from rl.learner import lessons_of
 from rl.manifest import Attempt, read_manifest
@@ -24,6 +23,7 @@ from rl.selection import Judged
 from sites.catalogue import SITES
 from sites.contract import open_world
 from tests.makers import SHOP, step, trajectory
+from tests.teams import idle_team
 
 S, F, U = Judgement.SUCCESS, Judgement.FAILURE, Judgement.UNDECIDED
 QUESTION = Task(website=SHOP, instruction="What does the lamp cost?", world="train-1")
@@ -32,23 +32,22 @@ SETTINGS = (
     "learner.algorithm.name=rloo",
     "rollout.samples_per_task=6",
     "selection.same_answer=false",
-    "tracking.wandb=off",
     "judge.checked=false",
 )
 
 
+@contextmanager
 def open_books(directory: Path, *settings: str) -> Iterator[Team]:
-    config = configs.load("quickstart", [f"run.runs_dir={directory}", *SETTINGS, *settings])
-    (directory / inbox.INBOX).mkdir()
-    with Ledger(directory) as ledger, Tracker(directory, config.tracking, {}) as tracker:
-        ledger.begin_round(1, Phase.SEAL)
-        ledger.plan(1, Purpose.TRAIN, [QUESTION, ERRAND], num_samples=6)
-        yield make_team(config, ledger, tracker, lambda *_: None, asyncio.Event())
+    with idle_team(directory, *SETTINGS, *settings) as team:
+        team.ledger.begin_round(1, Phase.SEAL)
+        team.ledger.plan(1, Purpose.TRAIN, [QUESTION, ERRAND], num_samples=6)
+        yield team
 
 
 @pytest.fixture
 def team(tmp_path: Path) -> Iterator[Team]:
-    yield from open_books(tmp_path, "audit.side_effect_penalty=0.25")
+    with open_books(tmp_path, "audit.side_effect_penalty=0.25") as team:
+        yield team
 
 
 def take(team: Team, task: Task, sample: int, added: int, judgement: Judgement) -> str:
@@ -115,7 +114,7 @@ def test_what_nobody_can_know_takes_nothing_off(team: Team) -> None:
 
 
 def test_without_a_penalty_they_are_only_recorded(tmp_path: Path) -> None:
-    for team in open_books(tmp_path):
+    with open_books(tmp_path) as team:
         names = [take(team, QUESTION, sample, 3, said) for sample, said in enumerate((S, F))]
         attempts = sealed(team)
         assert [attempts[name].corrected for name in names] == [None, None]
