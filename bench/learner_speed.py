@@ -3,8 +3,9 @@
 All train LoRA matrices of the same rank on the same language model's layers, by the same samples (token ids, loss on
 responses alone), in bf16 with as many threads and samples per optimizer step, with the same attention. Each is a
 process of its own, so that its peak memory is its own, and they take turns, so that a machine that slows down slows
-all. Tokens are those of prompts and responses as the samples hold them, whatever is computed of them: ours is measured
-with `learner.share_prefixes` and (plain) without. Pictures are left out.
+all. Where there is a GPU all are on it, and memory is what torch has taken of it. Tokens are those of prompts and
+responses as the samples hold them, whatever is computed of them: ours is measured with `learner.share_prefixes` and
+(plain) without. Pictures are left out.
 
 Samples are made up in the shape of a practice round's groups (a quickstart's: prompts of 240 to 480 tokens, responses
 of 23; of 223 steps 69 share the whole prompt with another one, and 59 % of all tokens continue what another began).
@@ -14,6 +15,7 @@ shapes, strides and types, over the time of that step's forward and backward pas
 
     pip install -e '.[bench]'
     python -m bench.learner_speed --seed 0
+    python -m bench.learner_speed --large --num-samples 256 --batch-size 32 --micro-tokens 8192  # for a GPU
 """
 
 import json
@@ -24,6 +26,7 @@ import resource
 import statistics
 import tempfile
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -33,15 +36,19 @@ from typing import Annotated, Any
 import typer
 
 from bench.common import ROOT
+from bench.scripted import LARGE, write_random_model
 from policy.blobs import BlobStore
 from rl.batches import rows_of
 from rl.learner import LearnerSettings, Lessons, Training, train
 from rl.manifest import Sample
 
 Round = Callable[[], dict[str, float]]
-MB_PER_KB = 1 / 1000  # of ru_maxrss, which Linux gives in units of 1,024 bytes
+MB_PER_KB, MB_PER_BYTE = 1e-3, 1e-6
+KB_PER_KIB = 1.024  # Linux gives ru_maxrss in units of 1,024 bytes
 MOST_TOKENS = 512
 """No sample is longer."""
+TWINS = 4
+"""Tensors of a kind that take each other's place when products are timed alone; more, and a cache would hold fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +99,7 @@ def ours(work: Work) -> Round:
     def run() -> dict[str, float]:
         began = time.perf_counter()
         train(model, lessons, blobs, work.settings)
-        return {"seconds": time.perf_counter() - began}
+        return {"seconds": seconds_since(began)}
 
     return run
 
@@ -106,7 +113,7 @@ def theirs(work: Work) -> Round:
     from transformers import AutoModelForImageTextToText, AutoTokenizer
     from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportMissingImports]
 
-    from rl.model import LORA_TARGETS
+    from rl.model import LORA_TARGETS, attention
 
     settings = work.settings
     torch.set_num_threads(settings.num_threads or 1)
@@ -120,7 +127,7 @@ def theirs(work: Work) -> Round:
     num_at_once = min(settings.batch_size, settings.micro_tokens // MOST_TOKENS)
     trainer = SFTTrainer(
         model=AutoModelForImageTextToText.from_pretrained(
-            work.model, dtype=torch.bfloat16, attn_implementation="eager"
+            work.model, dtype=torch.bfloat16, attn_implementation=attention()
         ),
         args=SFTConfig(
             output_dir=tempfile.mkdtemp(prefix="pae-trl-"),
@@ -132,7 +139,7 @@ def theirs(work: Work) -> Round:
             dataset_kwargs={"skip_prepare_dataset": True},
             gradient_checkpointing=False,
             bf16=True,
-            use_cpu=True,
+            use_cpu=not torch.cuda.is_available(),
             report_to="none",
             save_strategy="no",
             logging_strategy="no",
@@ -147,7 +154,7 @@ def theirs(work: Work) -> Round:
     def run() -> dict[str, float]:
         began = time.perf_counter()
         trainer.train()
-        return {"seconds": time.perf_counter() - began}
+        return {"seconds": seconds_since(began)}
 
     return run
 
@@ -161,12 +168,21 @@ def matmuls(work: Work) -> Round:
 
     products = {torch.ops.aten.mm.default, torch.ops.aten.bmm.default, torch.ops.aten.addmm.default}
     calls: list[tuple[Any, list[torch.Tensor]]] = []
+    pool: dict[tuple[Any, ...], deque[torch.Tensor]] = defaultdict(deque)
+
+    def twin(tensor: torch.Tensor) -> torch.Tensor:
+        """Numbers to multiply in its place: one of several tensors like it that take turns, for all won't fit."""
+        like = pool[tuple(tensor.size()), tensor.stride(), tensor.dtype]
+        if len(like) < TWINS:
+            kind = {"dtype": tensor.dtype, "device": tensor.device}
+            like.append(torch.empty_strided(tensor.size(), tensor.stride(), **kind).normal_())
+        like.rotate()
+        return like[0]
 
     class Recorder(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func in products:
-                twins = [torch.empty_strided(a.size(), a.stride(), dtype=a.dtype).normal_() for a in args]
-                calls.append((func, twins))
+                calls.append((func, [twin(tensor) for tensor in args]))
             return func(*args, **(kwargs or {}))
 
     batch = work.samples[: work.settings.batch_size]
@@ -179,21 +195,44 @@ def matmuls(work: Work) -> Round:
     def run() -> dict[str, float]:
         began = time.perf_counter()
         training._add_gradients(batch, lessons, blobs)
-        middle = time.perf_counter()
+        seconds = seconds_since(began)
+        began = time.perf_counter()
         with torch.no_grad():
             for func, tensors in calls:
                 func(*tensors)
-        return {"seconds": middle - began, "products_s": time.perf_counter() - middle}
+        return {"seconds": seconds, "products_s": seconds_since(began)}
 
     return run
 
 
+def seconds_since(began: float) -> float:
+    """Since `time.perf_counter()` told this, all that a GPU was given to do being done."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def peak_mb() -> float:
+    """The most memory (MB) that this process has had: of the GPU, where there is one, what its tensors took."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() * MB_PER_BYTE
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KB_PER_KIB * MB_PER_KB
+
+
 def serve(make: Callable[[Work], Round], work: Work, pipe: Connection) -> None:
     """Make a contestant, run it as often as asked, and tell its peak memory (MB) with each round."""
+    import torch
+
     run = make(work)
     pipe.send({})
     while pipe.recv():
-        pipe.send(run() | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1.024 * MB_PER_KB})
+        told = run() | {"peak_mb": peak_mb()}
+        torch.cuda.empty_cache()  # all share one GPU; nothing happens where there is none
+        pipe.send(told)
 
 
 def take_turns(
@@ -231,21 +270,33 @@ def main(
     rounds: Annotated[int, typer.Option(help="Turns of each that are counted.", min=1)] = 3,
     batch_size: Annotated[int, typer.Option(help="Samples per optimizer step.", min=1)] = 8,
     threads: Annotated[int | None, typer.Option(help="CPU threads; unset: all that this process may use.")] = None,
+    micro_tokens: Annotated[int, typer.Option(help="Padded tokens in one forward pass.", min=MOST_TOKENS)] = 2048,
+    large: Annotated[bool, typer.Option("--large", help="Train 1.7 billion random weights instead.")] = False,
 ) -> None:
     """Compare the learner's speed and memory with TRL's SFTTrainer, and with torch's matrix products alone."""
     if not (model / "config.json").is_file():
         raise typer.BadParameter(f"{model}: expected a Hugging Face directory", param_hint="--model")
-    num_ids = json.loads((model / "config.json").read_text())["image_token_id"] - 1
-    samples = make_samples(num_samples, num_ids, seed)
-    plain = LearnerSettings(
+    settings = LearnerSettings(
         lr=3e-4,
         lora_rank=16,
         lora_alpha=32,
         batch_size=batch_size,
+        micro_tokens=micro_tokens,
         max_loss=1000,
         seed=seed,
         num_threads=threads or len(os.sched_getaffinity(0)),
     )
+    with tempfile.TemporaryDirectory(prefix="pae-large-") as folder:
+        if large:
+            model = Path(folder)
+            write_random_model(model, LARGE, seed)
+        print(json.dumps(compare(model, settings, num_samples, rounds)))
+
+
+def compare(model: Path, plain: LearnerSettings, num_samples: int, rounds: int) -> dict[str, float | None]:
+    """The figures."""
+    num_ids = json.loads((model / "config.json").read_text())["image_token_id"] - 1
+    samples = make_samples(num_samples, num_ids, plain.seed)
     shared = plain.model_copy(update={"share_prefixes": True})
     contestants = {
         "ours": (ours, Work(model, samples, shared)),
@@ -257,7 +308,7 @@ def main(
     num_tokens = sum(len(sample.prompt_ids) + len(sample.token_ids) for sample in samples)
     num_distinct = sum(map(len, rows_of(samples, shares_prefixes=True)))
     speeds = {name: num_tokens / told[name]["seconds"] for name in ("ours", "plain", "trl")}
-    figures = {
+    return {
         "ours_tokens_per_s": speeds["ours"],
         "trl_tokens_per_s": speeds["trl"],
         "ratio": speeds["ours"] / speeds["trl"],
@@ -270,7 +321,6 @@ def main(
         "tokens_shared": 1 - num_distinct / num_tokens,
         "threads": plain.num_threads,
     }
-    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -259,19 +259,36 @@ def _picture(url: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
 
 
+LARGE = {
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "head_dim": 64,
+}
+"""The language model of SmolVLM-Instruct (2.2 billion parameters with its vision tower), by its config.json."""
+
+
 def write_tiny_model(folder: Path, seed: int = 0) -> None:
     """A model of the starter's architecture with random weights and two narrow layers, a few MB: learns in a second."""
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    write_random_model(folder, sizes | {"num_key_value_heads": 1, "head_dim": 16}, seed)
+
+
+def write_random_model(folder: Path, sizes: Mapping[str, int], seed: int = 0) -> None:
+    """A model of the starter's architecture with random weights: its language model of these sizes, its tower tiny."""
     import torch
     from transformers import AutoConfig, AutoProcessor, Idefics3ForConditionalGeneration
 
     config = AutoConfig.from_pretrained(STARTER)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    for name, value in (sizes | {"num_key_value_heads": 1, "head_dim": 16}).items():
-        setattr(config.text_config, name, value)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
     for name, value in sizes.items():
+        setattr(config.text_config, name, value)
+    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
+    for name, value in tower.items():
         setattr(config.vision_config, name, value)
     torch.manual_seed(seed)
-    network: Any = Idefics3ForConditionalGeneration(config)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # which draws two billion numbers in no time
+        network: Any = Idefics3ForConditionalGeneration(config)
     network.to(torch.bfloat16).save_pretrained(folder)
     AutoProcessor.from_pretrained(STARTER).save_pretrained(folder)

@@ -147,8 +147,12 @@ def together(num_processes: int, do: Callable[..., Item], *args: Any) -> Item:
     """What a function gives in the first of so many new processes of this machine, all of which run it, joined.
 
     Raises:
-        LearnerError: it failed in one of them; then the others were ended.
+        LearnerError: it failed in one of them, and then the others were ended; or there are fewer GPUs than processes.
     """
+    if torch.cuda.is_available() and torch.cuda.device_count() < num_processes:
+        raise LearnerError(
+            f"num_processes: expected at most {torch.cuda.device_count()}, this machine's GPUs, got {num_processes}"
+        )
     config = LaunchConfig(
         run_id="update",
         min_nodes=1,

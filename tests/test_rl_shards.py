@@ -1,5 +1,6 @@
 """Two processes (gloo) that share a model out: they learn what one learns, and their checkpoint is anybody's."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from policy.blobs import BlobStore
 from rl.learner import LearnerError, LearnerSettings, Lessons, Training, update
 from rl.manifest import Sample, write_manifest
 from rl.model import load_model, read_commit
-from rl.shards import find_shards, save_shards, together, whole
+from rl.shards import find_shards, save_shards, shard, together, whole
 from tests.makers import manifest_of
 
 BASE = LearnerSettings(precision="fp32", lr=1e-3, lora_rank=4, batch_size=3, num_threads=1, max_mismatch_kl=100)
@@ -21,6 +22,9 @@ BASE = LearnerSettings(precision="fp32", lr=1e-3, lora_rank=4, batch_size=3, num
 RANKS = (4, None)
 STEPS = 3
 SAVED_AT = 2
+
+two_devices = pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two processes need two GPUs, or none")
+a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +88,7 @@ def same_weights(training: Training, folder: Path) -> None:
         assert gaps.max() < STEPS * BASE.lr / 10
 
 
+@two_devices
 @pytest.mark.parametrize("lora_rank", RANKS)
 def test_two_processes_learn_what_one_learns(
     tiny: Path, samples: tuple[Sample, ...], by_two: Path, tmp_path: Path, lora_rank: int | None
@@ -99,6 +104,7 @@ def test_two_processes_learn_what_one_learns(
     assert max((after[name] - before[name]).abs().max().item() for name in after) > BASE.lr
 
 
+@two_devices
 @pytest.mark.parametrize("lora_rank", RANKS)
 def test_one_process_goes_on_from_the_checkpoint_of_two(
     tiny: Path, samples: tuple[Sample, ...], by_two: Path, tmp_path: Path, lora_rank: int | None
@@ -116,6 +122,7 @@ def test_one_process_goes_on_from_the_checkpoint_of_two(
     assert training.progress.metrics()["learn/loss"] == pytest.approx(float((folder / "loss").read_text()), rel=1e-5)
 
 
+@two_devices
 def test_a_torn_checkpoint_of_shards_is_not_used(by_two: Path, tmp_path: Path) -> None:
     folder = tmp_path / "shards"
     whole_one = find_shards(by_two / "4" / "shards")
@@ -130,6 +137,7 @@ def test_a_torn_checkpoint_of_shards_is_not_used(by_two: Path, tmp_path: Path) -
     assert find_shards(folder) is None
 
 
+@two_devices
 def test_an_update_by_two_processes_writes_whole_weights_and_says_what_is_wrong(
     tiny: Path, samples: tuple[Sample, ...], tmp_path: Path
 ) -> None:
@@ -149,6 +157,47 @@ def test_an_update_by_two_processes_writes_whole_weights_and_says_what_is_wrong(
         torch.testing.assert_close(tensor, theirs[name], rtol=2**-7, atol=STEPS * BASE.lr / 10)
     with pytest.raises(LearnerError, match=r"process \d of 2: .*optimizer step 1; its samples"):
         update(manifest, tiny, tmp_path / "x", settings=settings.model_copy(update={"max_loss": 0.01}))
+
+
+def fit_sharded(tiny: Path, samples: tuple[Sample, ...], folder: Path) -> list[float]:
+    """Train by this process alone, as if it had peers, its checkpoint written and read halfway; the weights' gaps."""
+    settings = settings_of(lora_rank=4)
+    lessons = Lessons(samples, {one.trajectory_id: 1.0 for one in samples})
+    made = {}
+    for is_sharded in (False, True):
+        model = load_model(tiny, settings)
+        if is_sharded:
+            shard(model.network.get_base_model())
+            model.parameters = [parameter for parameter in model.network.parameters() if parameter.requires_grad]
+        training = Training(model, settings)
+        for _ in training.steps(lessons, BlobStore(folder / "blobs")):
+            if is_sharded and training.progress.steps == SAVED_AT:
+                state = {"progress": asdict(training.progress)}
+                save_shards(folder / "shards", state, training.shards())
+                checkpoint = find_shards(folder / "shards")
+                assert checkpoint is not None
+                training.restore_shards(state, checkpoint)
+        assert model.device.type == "cuda"
+        made[is_sharded] = {name: whole(tensor) for name, tensor in training.shards()["parameters"].items()}
+    return [(made[True][name] - tensor).abs().max().item() for name, tensor in made[False].items()]
+
+
+@pytest.mark.gpu
+@a_gpu
+def test_shards_over_nccl_learn_what_whole_weights_learn(
+    tiny: Path, samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    assert max(together(1, fit_sharded, tiny, samples, tmp_path)) < STEPS * BASE.lr / 10
+
+
+@pytest.mark.gpu
+@a_gpu
+def test_more_processes_than_gpus_are_refused_in_a_line(tiny: Path, tmp_path: Path) -> None:
+    num = torch.cuda.device_count()
+    with pytest.raises(
+        LearnerError, match=f"num_processes: expected at most {num}, this machine's GPUs, got {num + 1}"
+    ):
+        together(num + 1, fit_sharded, tiny, (), tmp_path)
 
 
 def test_what_would_have_processes_wait_for_each_other_is_refused() -> None:
