@@ -15,6 +15,7 @@ from typing import Self
 from evaluator.verdict import Judgement
 from policy.prompt import describe
 from policy.trajectory import ActionKind, Observation, Step, Trajectory
+from proposer.task import missing_names
 
 MAX_LINE_CHARS = 70
 NOTHING, NOT_SHOWN = "nothing", "not shown"
@@ -70,8 +71,9 @@ def check(claims: Claims, trajectory: Trajectory) -> tuple[Judgement, str]:
     """The verdict that follows from a judge's claims, and why.
 
     Claims that speak against the agent make a failure. Those that speak for it make a success if the page bears them
-    out; otherwise the verdict is undecided: a false quote, an answer that only repeats the question, an errand on which
-    nothing was done, or whose last deed came after what was asked for (a side effect, as likely as not).
+    out; otherwise the verdict is undecided: a task about something that no page showed, a false quote, an answer that
+    only repeats the question, an errand on which nothing was done, or whose last deed came after what was asked for (a
+    side effect, as likely as not).
     """
     if trajectory.answer is None:
         return Judgement.FAILURE, "the agent never said that it was done"
@@ -92,6 +94,10 @@ def _doubt(claims: Claims, trajectory: Trajectory) -> str:
     quotes = {_plain(line) for line in claims.seen}
     if missing := quotes - {_plain(line) for line in _said_by(trajectory.final)}:
         return f"the page doesn't show {sorted(missing)[0]!r}"
+    pages = (*(step.observation for step in trajectory.steps), trajectory.final)
+    shown = "\n".join(f"{page.title}\n{page.listing}" for page in pages if page)
+    if unseen := missing_names(trajectory.task.instruction, shown):
+        return f"no page showed {unseen[0]!r}"
     if claims.right is not None:
         if not words(claims.right) <= words(_joined(claims.seen)):
             return "what was seen doesn't hold the right answer"

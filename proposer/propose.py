@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from proposer.generate import Generate, Prompt, Sampling
 from proposer.look import Look
-from proposer.task import Task, Website
+from proposer.task import Task, Website, missing_names
 
 SYSTEM = """You invent practice tasks for a web agent. You see one page of a website. Write tasks that a visitor could \
 do on this website, each with one clear end, naming things exactly as the page does.
@@ -80,15 +80,6 @@ def parse(reply: str) -> list[str] | None:
     if not isinstance(tasks, list) or not tasks or not all(isinstance(task, str) for task in tasks):
         return None
     return [" ".join(task.split()) for task in tasks]
-
-
-def shows_names(page: str, instruction: str) -> bool:
-    """Whether every proper name (capitalised words after the first word) of an instruction stands on the page.
-
-    What is quoted may be something to write, which no page shows yet.
-    """
-    names = re.findall(r"(?<=\s)[A-Z][\w-]*(?: [A-Z][\w-]*)*", re.sub(r"[\"“].*?[\"”]", "", instruction))
-    return all(name in page for name in names)
 
 
 def normal(instruction: str) -> str:
@@ -167,7 +158,7 @@ class _Gate:
             return "too_short"
         if num_words > self.settings.max_words:
             return "too_long"
-        if self.settings.grounded and not shows_names(f"{look.title}\n{look.listing}", instruction):
+        if self.settings.grounded and missing_names(instruction, f"{look.title}\n{look.listing}"):
             return "ungrounded"
         if key in self.held_out:
             return "held_out"

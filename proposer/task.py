@@ -1,6 +1,7 @@
 """Website and Task: what the agent practises on, and what it is asked to do there."""
 
 import hashlib
+import re
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,6 +25,16 @@ class Website(BaseModel):
         """Name of the built-in practice site behind this website; None for any other website."""
         prefix, _, site = self.url.partition(":")
         return site if prefix == "practice" else None
+
+
+def missing_names(instruction: str, page: str) -> list[str]:
+    """The proper names (capitalised words, but for the first of a sentence) of an instruction that a page doesn't show.
+
+    What is quoted may be something to write, which no page shows yet.
+    """
+    unquoted = re.sub(r"[\"“].*?[\"”]", "", instruction)
+    names = re.findall(r"(?<=\s)(?<![.!?]\s)[A-Z][\w-]*(?: [A-Z][\w-]*)*", unquoted)
+    return [name for name in names if name not in page]
 
 
 class PageCheck(BaseModel):

@@ -16,7 +16,8 @@ from policy.agent import AgentSettings
 from policy.blobs import BlobStore
 from policy.trajectory import ActionKind, Observation, Step, Trajectory
 from proposer.look import Look
-from proposer.propose import ProposerSettings, shows_names
+from proposer.propose import ProposerSettings
+from proposer.task import missing_names
 from rl.evidence import reason
 from rl.manifest import Sample
 from rl.model import encode
@@ -218,7 +219,7 @@ def proposer_lessons(
         instruction = attempt.task.instruction
         seen = [step.observation for step in attempt.steps]
         for page in (*seen, *pages[_world(attempt)].values()) if _goes_to_what_it_names(attempt) else seen:
-            if shows_names(page.listing, instruction):
+            if not missing_names(instruction, page.listing):
                 kinds[_kind(attempt)][page.screenshot, instruction] = attempt, page
     chosen = _evenly([list(seen.values()) for seen in kinds.values()], count, random.Random(seed))
     return [_proposed(attempt, page, blobs, processor) for attempt, page in chosen]

@@ -69,6 +69,7 @@ PRICE = "What does the Copper Kettle cost?"
         (Claims((ADDED,), (ADDED,)), went(BUY, "done", HOME, HOME), U),  # quotes what isn't there
         (Claims((ADDED,), (ADDED,)), went(BUY, "done", HOME, CART, CART), U),  # there before the last deed
         (Claims((ADDED,), (ADDED,)), went(BUY, "done", CART), U),  # there from the start: nothing was done
+        (Claims((ADDED,), (ADDED,)), went("Put the Tin Kettle into the cart.", "done", HOME, CART), U),  # no such thing
         (Claims((), ()), went(BUY, "done", HOME, CART), F),
         (Claims(("Copper Kettle $12.50",), right="$12.50"), went(PRICE, "$12.50", HOME), S),
         (Claims(("Copper Kettle $12.50",), right="$12.50"), went(PRICE, "12.50", HOME), S),

@@ -8,7 +8,8 @@ import pytest
 
 from proposer.generate import Generate, ModelError, Prompt, Response, Sampling
 from proposer.look import Look
-from proposer.propose import Proposals, ProposerSettings, normal, parse, propose, render, shows_names
+from proposer.propose import Proposals, ProposerSettings, normal, parse, propose, render
+from proposer.task import missing_names
 from tests.makers import SHOP
 
 LOOK = Look("http://shop.test/", "Shop", "Copper Kettle", "<a> Copper Kettle [1]", b"jpeg")
@@ -54,9 +55,10 @@ async def test_every_rejection_is_counted_with_its_reason() -> None:
 
 
 def test_a_page_shows_every_name_of_an_instruction_or_it_does_not() -> None:
-    assert shows_names("<a> Copper Kettle [1]", "Open the page of the Copper Kettle.")
-    assert not shows_names("<a> Copper Lamp [1]", "Open the page of the Copper Kettle.")
-    assert shows_names("<a> Copper Lamp [1]", 'Review the Copper Lamp: "Very Handy".')
+    assert not missing_names("Open the page of the Copper Kettle.", "<a> Copper Kettle [1]")
+    assert missing_names("Open the page of the Copper Kettle.", "<a> Copper Lamp [1]") == ["Copper Kettle"]
+    assert not missing_names('Review the Copper Lamp: "Very Handy".', "<a> Copper Lamp [1]")
+    assert not missing_names("Search for lamps. How many are found?", "<a> Copper Lamp [1]")
 
 
 @pytest.mark.asyncio
