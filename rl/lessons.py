@@ -1,9 +1,10 @@
 """Lessons for the starter: demonstrations turned into prompts and the replies wanted, for each of the three roles."""
 
 import json
+import logging
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -22,6 +23,8 @@ from rl.evidence import reason
 from rl.manifest import Sample
 from rl.model import encode
 
+logger = logging.getLogger(__name__)
+
 Item = TypeVar("Item")
 
 SUCCESS_SHARE = 0.45
@@ -32,10 +35,19 @@ GIVEN_UP_SHARE = 0.1
 """Share among the failures of those of a policy that gave no answer: they are easy to tell."""
 
 
+Kind = tuple[str, str]
+"""Site and kind of a task, whatever its world."""
+
+
 def policy_lessons(
-    attempts: Iterable[Trajectory], blobs: BlobStore, processor: Any, count: int, seed: int
+    attempts: Iterable[Trajectory],
+    blobs: BlobStore,
+    processor: Any,
+    count: int,
+    seed: int,
+    kinds: Collection[Kind] | None = None,
 ) -> list[Sample]:
-    """`count` steps of successful demonstrations as the policy will meet them, or fewer.
+    """`count` steps of successful demonstrations as the policy will meet them, or fewer; None: of all kinds of tasks.
 
     Even over the places in a kind of task (its first step, its second, ...), so that every step of a long kind is seen
     as often as the only one of a short one: even over kinds alone, a policy masters the short ones and never ends a
@@ -43,12 +55,21 @@ def policy_lessons(
     """
     places: dict[tuple[tuple[str, str], int], list[tuple[Trajectory, int]]] = defaultdict(list)
     for attempt in attempts:
-        if ground_truth(attempt):
+        if ground_truth(attempt) and (kinds is None or _kind(attempt) in kinds):
             deeds = [index for index, step in enumerate(attempt.steps) if step.action]  # none where a script stumbles
             for place, index in enumerate(deeds):
                 places[_kind(attempt), place].append((attempt, index))
     chosen = _evenly(places.values(), count, random.Random(seed))
     return [_acted(attempt, index, blobs, processor) for attempt, index in chosen]
+
+
+def seldom_done(attempts: Iterable[Trajectory], share: float) -> set[Kind]:
+    """The kinds of tasks of whose attempts less than this share succeed."""
+    done: dict[Kind, list[bool]] = defaultdict(list)
+    for attempt in attempts:
+        done[_kind(attempt)].append(ground_truth(attempt) is True)
+    logger.info("done: %s", {"/".join(kind): f"{sum(done[kind])}/{len(done[kind])}" for kind in sorted(done)})
+    return {kind for kind, successes in done.items() if sum(successes) < share * len(successes)}
 
 
 def _acted(attempt: Trajectory, index: int, blobs: BlobStore, processor: Any) -> Sample:
@@ -165,8 +186,7 @@ def _failed(attempt: Trajectory) -> bool:
     return ground_truth(attempt) is False
 
 
-def _kind(attempt: Trajectory) -> tuple[str, str]:
-    """Site and kind of its task, whatever the world."""
+def _kind(attempt: Trajectory) -> Kind:
     site, _, name = (attempt.task.gold_id or "//").split("/")
     return site, name.rpartition("-")[0]
 

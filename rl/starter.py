@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, set_peft_model_state_dict
 from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -39,7 +40,7 @@ from policy.blobs import BlobStore
 from policy.trajectory import Trajectory
 from rl.demonstrate import collect, scripts, solutions, stumbles, training_tasks
 from rl.learner import LearnerSettings, imitate
-from rl.lessons import judge_lessons, policy_lessons, proposer_lessons
+from rl.lessons import judge_lessons, policy_lessons, proposer_lessons, seldom_done
 from rl.manifest import Sample
 from rl.model import load_model
 from rl.practise import practise
@@ -81,8 +82,19 @@ class Recipe(BaseModel):
     """Numbers of the training worlds on whose gold tasks the new policy tries itself, for the judge to learn from."""
     practised_temperature: float = Field(default=0.9, ge=0)
     """Sampling temperature there."""
-    num_policy_lessons: int = Field(default=400, ge=1)
-    """Steps of demonstrations for the policy: few, so that there is room to learn."""
+    num_policy_lessons: int = Field(default=200, ge=1)
+    """Steps of demonstrations that the policy is taught first: few, so that there is room to learn."""
+    num_turns: int = Field(default=3, ge=0)
+    """Times that the policy then tries itself, and is taught more of what it seldom manages. Every kind of task is to
+    succeed sometimes, or practice never sees how it is done, and none always, or there is nothing left to learn."""
+    num_lessons_per_turn: int = Field(default=100, ge=1)
+    """Steps of demonstrations that it is taught then."""
+    seldom: float = Field(default=0.2, ge=0, le=1)
+    """Kinds of tasks of which less than this share of its attempts succeed are taught again."""
+    first_tried_world: int = Field(default=9040, ge=0)
+    """Number of the first training world on whose gold tasks it tries itself, another four worlds each turn."""
+    tried_temperature: float = Field(default=0.6, ge=0)
+    """Sampling temperature there: that of a quickstart's practice."""
     num_judge_lessons: int = Field(default=1150, ge=1)
     """Judged attempts for the judge."""
     num_proposer_lessons: int = Field(default=600, ge=1)
@@ -197,23 +209,47 @@ def make_parts(
     attempts = asyncio.run(collect(work / "demonstrations", blobs, scripts(tasks)))
     processor = AutoProcessor.from_pretrained(base)
 
-    def lessons(role: str) -> list[Sample]:
+    def taught(role: str) -> dict[str, float]:
         match role:
             case "policy":
                 stumbled = asyncio.run(collect(work / "demonstrations", blobs, stumbles(tasks)))
                 shown = _easy([*attempts, *stumbled], recipe.max_moves)
-                return policy_lessons(shown, blobs, processor, recipe.num_policy_lessons, recipe.seed)
+                return _teach_policy(work, recipe, shown, blobs, parts / role)
             case "judge":
                 tried = training_tasks(recipe.sites, recipe.practised_worlds, recipe.max_moves)
                 practised = _practise(work, tried, blobs, recipe.practised_temperature, parts / "policy")
                 solved = asyncio.run(collect(work / "demonstrations", blobs, solutions(tried)))
                 shown = [*attempts, *solved]
-                return judge_lessons(shown, practised, blobs, processor, recipe.num_judge_lessons, recipe.seed)
+                lessons = judge_lessons(shown, practised, blobs, processor, recipe.num_judge_lessons, recipe.seed)
             case _:
                 shown = _easy(attempts, recipe.max_moves)
-                return proposer_lessons(shown, blobs, processor, recipe.num_proposer_lessons, recipe.seed)
+                lessons = proposer_lessons(shown, blobs, processor, recipe.num_proposer_lessons, recipe.seed)
+        return _teach(base, lessons, blobs, recipe.learner, parts / role)
 
-    return {role: _teach(base, lessons(role), blobs, recipe.learner, parts / role) for role in roles}
+    return {role: taught(role) for role in roles}
+
+
+TRIED_WORLDS = 4
+
+
+def _teach_policy(
+    work: Path, recipe: Recipe, shown: Sequence[Trajectory], blobs: BlobStore, part: Path
+) -> dict[str, float]:
+    """Teach some of everything, then, in turns, more of what the policy seldom manages; metrics of the last turn."""
+    base = work / "base"
+    processor = AutoProcessor.from_pretrained(base)
+    lessons = policy_lessons(shown, blobs, processor, recipe.num_policy_lessons, recipe.seed)
+    metrics = _teach(base, lessons, blobs, recipe.learner, part)
+    for turn in range(recipe.num_turns):
+        first = recipe.first_tried_world + TRIED_WORLDS * turn
+        tasks = training_tasks(recipe.sites, range(first, first + TRIED_WORLDS), recipe.max_moves)
+        tried = _practise(work, tasks, blobs, recipe.tried_temperature, part)
+        hard = seldom_done(tried, recipe.seldom)
+        if not hard:
+            break
+        lessons = policy_lessons(shown, blobs, processor, recipe.num_lessons_per_turn, recipe.seed + turn + 1, hard)
+        metrics = _teach(base, lessons, blobs, recipe.learner, part, goes_on=True)
+    return metrics
 
 
 def _easy(attempts: Sequence[Trajectory], max_moves: int) -> list[Trajectory]:
@@ -231,13 +267,22 @@ def _practise(
 
 
 def _teach(
-    base: Path, lessons: Sequence[Sample], blobs: BlobStore, settings: LearnerSettings, out: Path
+    base: Path,
+    lessons: Sequence[Sample],
+    blobs: BlobStore,
+    settings: LearnerSettings,
+    out: Path,
+    *,
+    goes_on: bool = False,
 ) -> dict[str, float]:
+    """Train a part and write it to `out`; `goes_on`: from the part that is there, else from nothing."""
     logger.info("%s: %d lessons", out.name, len(lessons))
     model = load_model(base, settings)
+    if goes_on:
+        set_peft_model_state_dict(model.network, load_file(out / "adapter_model.safetensors"))
     metrics = imitate(model, lessons, blobs, settings)
     model.network.peft_config["default"].base_model_name_or_path = PACKAGE  # not where it lay on this machine
-    model.network.to(torch.bfloat16).save_pretrained(out)
+    model.network.to(torch.bfloat16).save_pretrained(out, save_embedding_layers=False)  # they are the base model's
     (out / "README.md").unlink()  # a form that peft leaves to be filled in
     return metrics
 

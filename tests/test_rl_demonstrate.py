@@ -13,7 +13,7 @@ from policy.prompt import parse
 from policy.trajectory import Outcome
 from proposer.task import Website
 from rl.demonstrate import DemonstrationError, demonstrate, find_mark, stumbles
-from rl.lessons import judge_lessons, policy_lessons, proposer_lessons
+from rl.lessons import judge_lessons, policy_lessons, proposer_lessons, seldom_done
 from sites.catalogue import SITES
 from sites.contract import Move, gold_tasks
 from sites.server import PracticeServer
@@ -51,6 +51,12 @@ async def test_lessons_are_what_each_role_is_to_say(browser: Browser, blobs: Blo
     for lesson in steps:
         said = processor.tokenizer.decode(lesson.token_ids, skip_special_tokens=True)
         assert parse(said).action == attempts[0].steps[int(lesson.trajectory_id.rpartition("#")[2])].action
+    kind = ("shop", "add_to_cart")
+    assert len(policy_lessons(attempts, blobs, processor, count=10, seed=0, kinds={kind})) == len(steps)
+    assert not policy_lessons(attempts, blobs, processor, count=10, seed=0, kinds={("shop", "remove")})
+    done = [ground_truth(attempt) for attempt in attempts].count(True) / len(attempts)
+    assert seldom_done(attempts, share=done) == set()
+    assert seldom_done(attempts, share=done + 0.01) == {kind}
     verdicts = [
         processor.tokenizer.decode(lesson.token_ids)
         for lesson in judge_lessons(attempts[:2], attempts[2:], blobs, processor, count=5, seed=0)
