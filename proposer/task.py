@@ -27,16 +27,6 @@ class Website(BaseModel):
         return site if prefix == "practice" else None
 
 
-def missing_names(instruction: str, page: str) -> list[str]:
-    """The proper names (capitalised words, but for the first of a sentence) of an instruction that a page doesn't show.
-
-    What is quoted may be something to write, which no page shows yet.
-    """
-    unquoted = re.sub(r"[\"“].*?[\"”]", "", instruction)
-    names = re.findall(r"(?<=\s)(?<![.!?]\s)[A-Z][\w-]*(?: [A-Z][\w-]*)*", unquoted)
-    return [name for name in names if name not in page]
-
-
 class PageCheck(BaseModel):
     """What a page has to hold at the end."""
 
@@ -96,3 +86,13 @@ class Task(BaseModel):
             parts += [self.suite_id, str(self.seed)]
         text = "\x1f".join(parts)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def missing_names(instruction: str, page: str) -> list[str]:
+    """The proper names (capitalised words, but for the first of a sentence) of an instruction that a page doesn't show.
+
+    What is quoted may be something to write, which no page shows yet.
+    """
+    unquoted = re.sub(r"[\"“].*?[\"”]", "", instruction)
+    names = re.findall(r"(?<=\s)(?<![.!?]\s)[A-Z][\w-]*(?: [A-Z][\w-]*)*", unquoted)
+    return [name for name in names if name not in page]

@@ -47,7 +47,9 @@ def policy_lessons(
     seed: int,
     kinds: Collection[Kind] | None = None,
 ) -> list[Sample]:
-    """`count` steps of successful demonstrations as the policy will meet them, or fewer; None: of all kinds of tasks.
+    """`count` steps of successful demonstrations as the policy will meet them, or fewer.
+
+    Of these kinds of tasks; None: of all.
 
     Even over the places in a kind of task (its first step, its second, ...), so that every step of a long kind is seen
     as often as the only one of a short one: even over kinds alone, a policy masters the short ones and never ends a

