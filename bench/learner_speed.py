@@ -113,7 +113,7 @@ def theirs(work: Work) -> Round:
     from transformers import AutoModelForImageTextToText, AutoTokenizer
     from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportMissingImports]
 
-    from rl.model import LORA_TARGETS, attention
+    from rl.model import LORA_TARGETS, attention, uses_bf16
 
     settings = work.settings
     torch.set_num_threads(settings.num_threads or 1)
@@ -127,7 +127,7 @@ def theirs(work: Work) -> Round:
     num_at_once = min(settings.batch_size, settings.micro_tokens // MOST_TOKENS)
     trainer = SFTTrainer(
         model=AutoModelForImageTextToText.from_pretrained(
-            work.model, dtype=torch.bfloat16, attn_implementation=attention()
+            work.model, dtype=torch.bfloat16 if uses_bf16(settings) else torch.float32, attn_implementation=attention()
         ),
         args=SFTConfig(
             output_dir=tempfile.mkdtemp(prefix="pae-trl-"),
@@ -138,7 +138,7 @@ def theirs(work: Work) -> Round:
             max_length=None,
             dataset_kwargs={"skip_prepare_dataset": True},
             gradient_checkpointing=False,
-            bf16=True,
+            bf16=uses_bf16(settings),
             use_cpu=not torch.cuda.is_available(),
             report_to="none",
             save_strategy="no",

@@ -23,6 +23,7 @@ from launch.rounds import run_rounds
 from launch.storage import open_storage
 from launch.team import Team, Watch, make_team, open_frozen, open_team
 from launch.tracking import Tracker
+from policy.precision import multiplies_bf16
 from proposer.task import Task
 
 logger = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def _begin(ledger: Ledger, config: Config, first: Path) -> None:
 
 def environment() -> dict[str, str]:
     """Commit, machine and package versions, to be kept with the run."""
-    facts = {"python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+    facts = {"python": platform.python_version(), "machine": machine()}
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
         root = Path(__file__).parent
@@ -114,6 +115,11 @@ def environment() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             facts[package] = importlib.metadata.version(package)
     return facts
+
+
+def machine() -> str:
+    """Example: ``x86_64, 2 cores, no bf16``."""
+    return f"{platform.machine()}, {os.cpu_count()} cores{'' if multiplies_bf16() else ', no bf16'}"
 
 
 def drive(config: Config, ledger: Ledger, watch: Watch) -> None:

@@ -11,6 +11,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from policy.precision import multiplies_bf16
+
 SERVED_NAME = "model"
 GIB = 2**30
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -37,8 +39,9 @@ class ServerSettings(BaseModel):
     """Pictures in one prompt at most."""
     image_px: int | None = Field(default=256, ge=16)
     """Longest side (pixels) of pictures sent to this model; None: full screenshots."""
-    dtype: str = "bfloat16"
-    """Number format of the weights served."""
+    dtype: str = "auto"
+    """Number format in which the model is served, as vLLM names it; ``auto``: bfloat16, and float32 by a processor that
+    can't multiply in it."""
     tensor_parallel: int = Field(default=1, ge=1)
     """GPUs that share one copy of the model; 1 on CPU."""
     kv_cache_gib: float = Field(default=0.5, gt=0)
@@ -77,7 +80,7 @@ def options(settings: ServerSettings) -> dict[str, str]:
     chosen = {
         "--served-model-name": SERVED_NAME,
         "--host": "127.0.0.1",
-        "--dtype": settings.dtype,
+        "--dtype": number_format(settings),
         "--max-model-len": str(settings.max_model_len),
         "--max-num-seqs": str(settings.max_num_seqs),
         "--tensor-parallel-size": str(settings.tensor_parallel),
@@ -89,6 +92,13 @@ def options(settings: ServerSettings) -> dict[str, str]:
     if is_cpu_build():
         chosen["--kv-cache-memory-bytes"] = str(round(settings.kv_cache_gib * GIB))
     return chosen
+
+
+def number_format(settings: ServerSettings) -> str:
+    """The `dtype` that vLLM is started with."""
+    if settings.dtype != "auto":
+        return settings.dtype
+    return "float32" if is_cpu_build() and not multiplies_bf16() else "bfloat16"
 
 
 def environment(settings: ServerSettings, replica: int | None = None) -> dict[str, str]:

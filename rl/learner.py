@@ -65,8 +65,9 @@ class LearnerSettings(BaseModel):
     checkpointing: bool = False
     """Whether activations are computed again in the backward pass instead of being kept: a third more work, for memory
     that grows with one layer instead of all."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """Of products of matrices, and of weights that aren't trained. fp32 is for processors without bf16."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of products of matrices, and of weights that aren't trained; auto: bf16, and fp32 on a processor that can't
+    multiply in it."""
     warmup_share: float = Field(default=0.1, ge=0, le=1)
     """Share of the optimizer steps in which the learning rate climbs to its peak; then it falls linearly to a tenth."""
     lora_rank: int | None = Field(default=32, ge=1)

@@ -36,6 +36,7 @@ from policy.blobs import BlobStore
 from policy.crash import crash_point
 from policy.files import sync
 from policy.marks import scaled
+from policy.precision import multiplies_bf16
 from proposer.generate import Prompt
 from rl.batches import Row, rows_of
 from rl.learner import LearnerError, LearnerSettings
@@ -159,7 +160,7 @@ class TrainedModel:
 
     def autocast(self) -> torch.autocast:
         """A context whose products are of the precision that the settings name."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=uses_bf16(self.settings))
 
     def score(self, samples: Sequence[Sample], blobs: BlobStore, image_px: int | None) -> list[list[float]]:
         """Log-probs (nats) of each sample's response tokens, without gradients."""
@@ -354,7 +355,7 @@ def load_model(directory: Path, settings: LearnerSettings, *, is_sharded: bool =
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network: Any = AutoModelForImageTextToText.from_pretrained(
         directory,
-        dtype=torch.bfloat16 if settings.precision == "bf16" else torch.float32,
+        dtype=torch.bfloat16 if uses_bf16(settings) else torch.float32,
         attn_implementation=attention(),
     )
     network.to(device)
@@ -382,6 +383,13 @@ def load_model(directory: Path, settings: LearnerSettings, *, is_sharded: bool =
     if is_sharded and peers().size > 1:
         shard(network.get_base_model() if settings.lora_rank is not None else network)
     return TrainedModel(network, AutoProcessor.from_pretrained(directory), settings)
+
+
+def uses_bf16(settings: LearnerSettings) -> bool:
+    """Whether products are of bf16, by the settings and by what the machine can do."""
+    if settings.precision != "auto":
+        return settings.precision == "bf16"
+    return torch.cuda.is_available() or multiplies_bf16()
 
 
 def attention() -> str:

@@ -18,10 +18,11 @@ from safetensors.torch import load_file, save_file
 from policy import canary
 from policy.blobs import BlobStore
 from policy.endpoint import open_endpoint
+from policy.precision import multiplies_bf16
 from policy.prompt import render
 from policy.server import ModelServer
 from policy.server_record import ServerRecord, State
-from policy.server_settings import ServerSettings
+from policy.server_settings import ServerSettings, is_cpu_build, number_format
 from proposer.generate import ModelError, Prompt, Response, Sampling
 from rl.learner import LearnerSettings, measure_parity
 from rl.manifest import Sample
@@ -225,3 +226,28 @@ def test_the_canarys_gap_is_the_larger_of_the_means() -> None:
     assert canary.gap({"text": [-1.0, -2.0], "image": [-1.0]}, wanted) == pytest.approx(0.25)
     assert canary.gap({"text": [-1.5, -2.0], "image": [-1.5]}, wanted) == pytest.approx(0.5)
     assert canary.gap({"text": [-1.5], "image": [-1.0]}, wanted) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16 amx_tile", True),
+        ("flags\t\t: fpu amx_bf16", True),
+        ("Features\t: fp asimd bf16 sve", True),
+        ("flags\t\t: fpu avx avx2 f16c avx512f", False),
+        ("", False),
+    ],
+)
+def test_bf16_is_what_the_processor_says_it_multiplies_in(tmp_path: Path, told: str, expected: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{told}\nbugs\t\t: spectre_v1\n")
+    assert multiplies_bf16(tmp_path / "cpuinfo") is expected
+
+
+def test_a_machine_that_tells_nothing_multiplies_in_no_bf16(tmp_path: Path) -> None:
+    assert not multiplies_bf16(tmp_path / "cpuinfo")
+
+
+def test_a_number_format_that_is_named_is_the_one_served() -> None:
+    assert number_format(ServerSettings(dtype="float16")) == "float16"
+    is_slow = is_cpu_build() and not multiplies_bf16()
+    assert number_format(ServerSettings()) == ("float32" if is_slow else "bfloat16")

@@ -104,7 +104,7 @@ def slow_logprobs(model: TrainedModel, one: Sample, blobs: BlobStore) -> list[fl
     """Log-probs from the whole model's logits, one token after the other, one sample alone."""
     ids = torch.tensor([[*one.prompt_ids, *one.token_ids]], device=model.device)
     pixels = model._pixels([one], blobs, SETTINGS.image_px)
-    with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16):
+    with torch.no_grad(), model.autocast():
         logits = model.network(input_ids=ids, attention_mask=torch.ones_like(ids), **pixels).logits[0].float()
     first = len(one.prompt_ids) - 1
     scaled = logits[first:] / one.temperature
