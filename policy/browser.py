@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Self
 from xml.sax.saxutils import escape
@@ -164,7 +165,7 @@ class Browser:
         executable = find_executable(settings, bundled, headed=self._headed)
         as_root = os.geteuid() == 0
         if as_root:
-            logger.warning("running as root: Chromium's sandbox is off")
+            _tell_no_sandbox()
         before = _roots()
         try:
             chromium = await engine.launch(
@@ -281,6 +282,11 @@ def _folder(settings: BrowserSettings) -> Iterator[Folder]:
         except OSError as error:
             raise BrowserError(Outcome.RESET_FAILURE, f"no folder for the episode: {error}") from error
         yield folder  # the episode's own errors are its own
+
+
+@cache  # once in a process, not at every recycled browser
+def _tell_no_sandbox() -> None:
+    logger.warning("running as root: Chromium's sandbox is off")
 
 
 def _facts(
