@@ -1,11 +1,11 @@
 """How fast is the learner, and how much memory does it take, beside TRL's SFTTrainer on the same model and data?
 
 All train LoRA matrices of the same rank on the same language model's layers, by the same samples (token ids, loss on
-responses alone), in bf16 with as many threads and samples per optimizer step, with the same attention. Each is a
-process of its own, so that its peak memory is its own, and they take turns, so that a machine that slows down slows
-all. Where there is a GPU all are on it, and memory is what torch has taken of it. Tokens are those of prompts and
-responses as the samples hold them, whatever is computed of them: ours is measured with `learner.share_prefixes` and
-(plain) without. Pictures are left out.
+responses alone), in bf16 (fp32 by a processor without it) with as many threads and samples per optimizer step, with the
+same attention. Each is a process of its own, so that its peak memory is its own, and they take turns, so that a machine
+that slows down slows all. Where there is a GPU all are on it, and memory is what torch has taken of it. Tokens are
+those of prompts and responses as the samples hold them, whatever is computed of them: ours is measured with
+`learner.share_prefixes` and (plain) without. Pictures are left out.
 
 Samples are made up in the shape of a practice round's groups (a quickstart's: prompts of 240 to 480 tokens, responses
 of 23; of 223 steps 69 share the whole prompt with another one, and 59 % of all tokens continue what another began).
