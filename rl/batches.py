@@ -3,7 +3,8 @@
 A row is what a network reads in one go. Plainly it is one sample. Where prefixes are shared it is a tree of samples
 with the same pictures: what several begin with stands in it once, each continuation is behind it, and a token sees the
 tokens between itself and the root only. Log-probs and gradients are those of the samples read one by one, but for
-rounding.
+rounding. Attention is computed between all tokens of a row and then masked, so a sample that shares less than half of
+its tokens would cost more in a tree than it saves: it begins another one.
 
 Example: prompts and responses [1 2 | 3], [1 2 | 4] and [1 5 | 6] are the row 1 2 5 of positions 0 1 1, since a
 response's last token predicts nothing; the samples' paths are its places (0, 1), (0, 1) and (0, 2).
@@ -44,10 +45,11 @@ class Row:
         self.positions += range(num_shared, len(tokens))
         self.samples.append(sample)
 
-    def grown(self, sample: Sample) -> int:
-        """Tokens that it would have with one more sample."""
+    def takes(self, sample: Sample, limit: float) -> bool:
+        """Whether a sample belongs in this tree, which is to have so many tokens at most."""
         tokens = _tokens(sample)
-        return len(self) + len(tokens) - self._num_shared(tokens)
+        num_shared = self._num_shared(tokens)
+        return 2 * num_shared >= len(tokens) and len(self) + len(tokens) - num_shared <= limit
 
     def _num_shared(self, tokens: Sequence[int]) -> int:
         if not self.samples:
@@ -61,7 +63,7 @@ def _tokens(sample: Sample) -> tuple[int, ...]:
 
 
 def rows_of(samples: Iterable[Sample], *, shares_prefixes: bool, limit: float = math.inf) -> list[Row]:
-    """Samples as rows, one each or, where prefixes are shared, those with the same pictures together.
+    """Samples as rows, one each or, where prefixes are shared, those with the same pictures and beginnings together.
 
     Args:
         samples: In any order.
@@ -86,7 +88,7 @@ def _row(samples: Iterable[Sample]) -> Row:
 def _trees(samples: Iterable[Sample], limit: float) -> Iterator[Row]:
     row = Row()
     for sample in samples:
-        if row.samples and row.grown(sample) > limit:
+        if row.samples and not row.takes(sample, limit):
             yield row
             row = Row()
         row.add(sample)

@@ -21,11 +21,16 @@ def sample(name: str, prompt: tuple[int, ...], reply: tuple[int, ...], picture: 
 
 
 def test_a_tree_is_the_one_worked_out_by_hand() -> None:
-    given = [sample("a", (1, 2), (3,)), sample("b", (1, 2), (4,)), sample("c", (1, 5), (6, 7))]
+    given = [sample("a", (1, 2), (3,)), sample("b", (1, 2), (4,)), sample("c", (1, 5), (6,))]
     (row,) = rows_of(given, shares_prefixes=True)
-    assert row.ids == [1, 2, 5, 6]
-    assert row.positions == [0, 1, 1, 2]
-    assert row.paths == [[0, 1], [0, 1], [0, 2, 3]]
+    assert row.ids == [1, 2, 5]
+    assert row.positions == [0, 1, 1]
+    assert row.paths == [[0, 1], [0, 1], [0, 2]]
+
+
+def test_what_shares_less_than_half_begins_another_tree() -> None:
+    given = [sample("a", (1, 2), (3,)), sample("b", (1, 5, 6), (7,)), sample("c", (1, 5, 8), (9,))]
+    assert [row.ids for row in rows_of(given, shares_prefixes=True)] == [[1, 2], [1, 5, 6, 8]]
 
 
 def crowd(seed: int) -> list[Sample]:
