@@ -1,11 +1,13 @@
 """In which number format this machine multiplies matrices."""
 
+from functools import cache
 from pathlib import Path
 
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """As Linux names what x86 processors (the first two) and ARM's can do."""
 
 
+@cache  # the learner asks before every forward pass
 def multiplies_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether the processor has instructions for bf16 products; without them they are a hundred times slower than fp32.
 
