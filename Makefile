@@ -8,7 +8,8 @@ setup: ## virtual environment, packages, browser, starter model; a second run do
 quickstart: setup ## the whole loop on the built-in practice sites, on a laptop
 	$(PYTHON) -m launch run quickstart --resume-ok
 
-test: setup ## every test: real Chromium, real model server
+test: ## set-up, then every test: real Chromium, real model server
+	@launch/setup.sh test
 	$(PYTHON) -m pytest
 
 check: setup ## format, lint, types, which package may import which

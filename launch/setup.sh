@@ -2,7 +2,8 @@
 # Sets up everything the program needs: .venv with the packages, a browser, the starter model. Run by `make setup`.
 #
 # Each step leaves a stamp with its seconds in .venv/.stamps, so that a second run does only what is missing;
-# .setup_s holds their sum: what set-up cost on this machine. Variables: docs/operations.md.
+# .setup_s holds their sum: what set-up cost on this machine. Variables: docs/operations.md. `setup.sh test` adds what
+# only tests want.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -119,6 +120,15 @@ install_browser() {
     browser_works || fail "no Chromium that starts: put chromium or chrome on PATH, or as root: apt install chromium"
 }
 
+# --- what tests want besides ---
+
+# A screen and hands for the tests that open a window; without them those are skipped.
+install_screen() {
+    command -v Xvfb >/dev/null && command -v xdotool >/dev/null && return
+    say "installing a virtual screen with apt"
+    apt_install xvfb xdotool || say "none to be had; tests that open a window will be skipped"
+}
+
 # --- starter model ---
 
 build_starter() {
@@ -140,6 +150,7 @@ print(hashlib.sha256(repr(project).encode()).hexdigest())')
     step starter "$(find "$STARTER_PARTS" -type f -exec sha256sum {} + | sort | sha256sum)" build_starter
     for stamp in venv packages browser starter; do sed -n 2p "$STAMPS/$stamp"; done |
         awk '{ sum += $1 } END { print sum }' >.setup_s
+    [ "${1:-}" != test ] || step screen "$requirements" install_screen
 }
 
-main
+main "$@"

@@ -67,6 +67,7 @@ CLOSE_DEADLINE_S = 5.0
 _MAX_NOTICES = 5
 _MAX_NOTICE_CHARS = 200
 _MAY_LOAD = {ActionKind.CLICK, ActionKind.TYPE, ActionKind.PRESS}
+_HANDS_OFF = {ActionKind.WAIT, ActionKind.GO_BACK, ActionKind.HOME}  # the page feels nothing of them
 _NOT_SETTLED = "The page is still loading."
 
 
@@ -168,6 +169,11 @@ class Tab:
     def marked(self) -> tuple[Element, ...]:
         """The elements of the latest observation."""
         return self._marked
+
+    @property
+    def address(self) -> str:
+        """Where the current page is by now."""
+        return self._page.page.url
 
     # What a person does, where one acts (policy/record.js).
 
@@ -401,7 +407,7 @@ class Tab:
             return ""
         self.effect, problem = self._unknown_mark(action, observation) or await self._rule(action)
         if not problem:
-            if self._by_hand:
+            if self._by_hand and action.kind not in _HANDS_OFF:
                 await self._take_over()
             self.effect, problem = await self._perform(action)
         settled = problem != "" or await self._settle()

@@ -5,7 +5,8 @@ trajectory. What the person does is held back from the page (policy/record.js), 
 action of the agent is: a demonstration can hold nothing that the agent could not do as well. A click into a text field
 only puts the caret there; typing becomes one action when it ends (Enter, or leaving the field). What can't be done on
 the page is written on the terminal as the policy writes it: ``Answer; $12``, ``GoBack``, ``Home``, ``Wait``. There the
-person is also asked about what can't be undone (`confirm`).
+person is also asked about what can't be undone (`confirm`). A page that goes elsewhere meanwhile, by itself or by the
+window's own buttons, is waited for.
 """
 
 import asyncio
@@ -24,6 +25,10 @@ from proposer.generate import Prompt, Response, Sampling
 
 _LOOK_S = 0.2  # between two looks at the terminal
 _UNAIMED = (ActionKind.PRESS, ActionKind.SCROLL)
+_WENT_ELSEWHERE = (
+    "The page went elsewhere by itself, or by the window's own buttons, which the agent doesn't have (there are GoBack"
+    " and Home). Put down as Wait."
+)
 _NOTICE = re.compile(r"^Notice: (.*)$", re.M)
 
 
@@ -67,9 +72,14 @@ class Demonstrator:
             self._tell(f"  {notice[1]}")
         tab = self._browser.tab
         assert tab is not None, "the browser's episode asks"
+        address = tab.address
         while True:
             deed = await tab.demonstrated(_LOOK_S, is_last=bool(self._lines))
-            action = self._possible(deed, tab.actions) if deed else self._written(tab) if self._lines else None
+            if tab.address != address:
+                self._tell(_WENT_ELSEWHERE)
+                action = Action(kind=ActionKind.WAIT)
+            else:
+                action = self._possible(deed, tab.actions) if deed else self._written(tab) if self._lines else None
             if action:
                 self._tell(action_text(action))
                 return Response(f"Action: {action_text(action)}")

@@ -1,8 +1,11 @@
 """Recording: what a person does by mouse and keyboard becomes the agent's actions, done by the agent's own hands."""
 
 import asyncio
+import os
+import shutil
+import subprocess
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -204,6 +207,27 @@ async def test_a_new_page_and_a_new_tab_are_acted_on_too_and_the_terminal_goes_b
 
 
 @loop
+async def test_a_page_that_goes_elsewhere_by_other_hands_is_waited_for_and_looked_at(
+    handled: HandledBrowser, site: SmallSite
+) -> None:
+    async def press_the_windows_own_button(page: Page) -> None:
+        await page.go_back()
+
+    async def click_at_once(page: Page) -> None:
+        await page.go_forward()
+        await click("button")(page)  # meant for a page that no observation has shown yet
+
+    site.replies["/next"] = Reply("<title>next</title><button onclick='document.title = `hit`'>B</button>")
+    url = site.serve("<title>first</title><a href=/next>Next</a>")
+    record, told = await demonstrated(
+        handled, url, click("a"), press_the_windows_own_button, click_at_once, click("button")
+    )
+    assert actions(record) == ["Click [1]", "Wait", "Wait", "Click [1]", "Answer; done"]
+    assert [step.observation.title for step in record.steps] == ["first", "next", "first", "next", "hit"]
+    assert sum("by the window's own buttons" in line for line in told) == 2
+
+
+@loop
 async def test_what_the_agent_could_not_do_is_told_and_not_done(handled: HandledBrowser, site: SmallSite) -> None:
     html = "<p id=p>Words</p><script>document.onclick = () => document.title = 'heard'</script><title>-</title>"
     record, told = await demonstrated(handled, site.serve(html), click("#p"))
@@ -288,6 +312,67 @@ async def test_a_demonstration_that_comes_to_nothing_leaves_nothing(tmp_path: Pa
     with pytest.raises(LabelError, match="expected a new or empty folder"):
         await recording.record(task, tmp_path, rollout, lines, print, headed=False)
     assert (tmp_path / "mine.txt").exists()
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A screen that nobody looks at, for windows to be shown on."""
+    if not (shutil.which("Xvfb") and shutil.which("xdotool")):
+        pytest.skip("Xvfb or xdotool is missing")
+    number, told = os.pipe()
+    size = ["-screen", "0", "1280x960x24"]
+    server = subprocess.Popen(["Xvfb", "-displayfd", str(told), "-nolisten", "tcp", *size], pass_fds=[told])
+    os.close(told)
+    try:
+        with os.fdopen(number) as line:
+            monkeypatch.setenv("DISPLAY", f":{line.readline().strip()}")
+        yield
+    finally:
+        server.terminate()
+        server.wait(DEADLINE_S)
+
+
+async def at_the_screen(*words: str) -> None:
+    """Move mouse and keys as the screen's own do, for whichever window is there."""
+    process = await asyncio.create_subprocess_exec("xdotool", *words)
+    assert await process.wait() == 0
+
+
+def mouse(selector: str) -> Hands:
+    """A click where the element is on the screen."""
+
+    async def do(page: Page) -> None:
+        box = await page.locator(selector).bounding_box()
+        left, top = await page.evaluate("[screenX + outerWidth - innerWidth, screenY + outerHeight - innerHeight]")
+        assert box is not None
+        place = (str(round(left + box["x"] + box["width"] / 2)), str(round(top + box["y"] + box["height"] / 2)))
+        await at_the_screen("mousemove", *place, "click", "1")
+
+    return do
+
+
+@loop
+async def test_in_a_window_mouse_and_keys_of_the_screen_are_understood(
+    screen: None, blobs: BlobStore, site: SmallSite
+) -> None:
+    html = """<title>first</title><form action=/next><input name=q aria-label=Search></form>
+      <select id=s aria-label=S onchange="document.title = s.value"><option>one<option>two</select>"""
+
+    async def search(page: Page) -> None:
+        await mouse("input")(page)
+        await at_the_screen("type", "--delay", "40", "blue mug")
+        await at_the_screen("key", "Return")
+
+    async def choose(page: Page) -> None:
+        await mouse("select")(page)
+        await at_the_screen("key", "Down")
+        await at_the_screen("key", "Return")
+
+    site.replies["/next"] = Reply("<title>next</title><button onclick='document.title = `hit`'>B</button>")
+    async with HandledBrowser(BrowserSettings(settle_deadline_s=1.5), blobs) as handled:
+        record, _ = await demonstrated(handled, site.serve(html), choose, search, mouse("button"))
+    assert actions(record) == ["Select [2]; two", "Type [1]; blue mug", "Click [1]", "Answer; done"]
+    assert [step.observation.title for step in record.steps] == ["first", "two", "next", "hit"]
 
 
 @pytest.mark.parametrize(
