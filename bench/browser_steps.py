@@ -4,8 +4,9 @@ One page, a shop of 60 product cards with about 125 interactive elements, served
 everywhere, a click on "Add" of one product after the other. A step is to act, to settle and to observe:
 
 - ours: `Tab.act` and `Tab.observe` (elements, listing, picture with marks), contexts side by side in one Chromium;
-- BrowserGym: ``step`` with its usual observation (DOM, accessibility tree, screenshot), a process for each environment,
-  without the pauses that its settings can turn off (``slow_mo``, ``pre_observation_delay``);
+- BrowserGym: ``step`` with its usual observation (DOM, accessibility tree, screenshot), a process for each environment:
+  as it comes; with ``slow_mo`` at 0, which its settings can do; and without any pause (`Pauses`), which is the one that
+  ours is compared with;
 - Playwright: click and ``page.screenshot``, without elements or marks, contexts side by side in one Chromium;
 - the limit: nothing but ``Page.captureScreenshot``, over and over.
 
@@ -17,7 +18,6 @@ is what Chromium grew by with ours. Needs the extra ``browsergym``.
 
 import asyncio
 import importlib.util
-import inspect
 import json
 import multiprocessing
 import os
@@ -28,8 +28,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import psutil
@@ -46,6 +48,16 @@ NUM_PRODUCTS = 60
 SIZE = {"width": 1024, "height": 768}
 READY_S = 120.0
 """For all environments of BrowserGym to start."""
+
+
+class Pauses(StrEnum):
+    """Which of BrowserGym's pauses are left."""
+
+    AS_IT_COMES = "browsergym_as_it_comes"
+    BY_SETTINGS = "browsergym_slow_mo_0"
+    """All but those that no setting turns off: half a second after each action, in 0.13.3."""
+    NONE = "browsergym"
+    """Not even those: ``time.sleep`` in its environment does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,20 +186,19 @@ def browsers_path(executable: str, bundled: str, folder: Path) -> None:
     os.environ["PLAYWRIGHT_BROWSERS_PATH"] = str(folder)
 
 
-def gym_steps(url: str, steps: int, failed: Any, ready: Any, go: Any, done: Any, leave: Any) -> None:
+def gym_steps(url: str, steps: int, pauses: Pauses, failed: Any, ready: Any, go: Any, done: Any, leave: Any) -> None:
     """A process with one environment of BrowserGym: start, say so, wait, step, say so, stay until told to leave."""
-    import browsergym.core  # registers  # noqa: F401  # pyright: ignore[reportMissingImports]
+    import browsergym.core.env  # registers  # pyright: ignore[reportMissingImports]
     import gymnasium
-    from browsergym.core.env import BrowserEnv  # pyright: ignore[reportMissingImports]
 
-    quick = {"slow_mo": 0, "pre_observation_delay": 0.0}
-    known = inspect.signature(BrowserEnv).parameters
+    if pauses is Pauses.NONE:
+        browsergym.core.env.time = SimpleNamespace(time=time.time, sleep=lambda _: None)
     env = gymnasium.make(
         "browsergym/openended",
         disable_env_checker=True,
         task_kwargs={"start_url": url, "goal": "Shop."},
         viewport=SIZE,
-        **{key: value for key, value in quick.items() if key in known},
+        **({} if pauses is Pauses.AS_IT_COMES else {"slow_mo": 0}),
     )
     seen, _ = env.reset()
     ready.release()
@@ -210,12 +221,12 @@ def _bid(seen: dict[str, Any], name: str) -> str:
     raise LookupError(name)
 
 
-def measure_browsergym(url: str, contexts: int, steps: int) -> tuple[Measured, int]:
+def measure_browsergym(url: str, contexts: int, steps: int, pauses: Pauses) -> tuple[Measured, int]:
     """Environments of BrowserGym, each in a process; also how many of their clicks failed."""
     context = multiprocessing.get_context("spawn")
     ready, done, go, leave = context.Semaphore(0), context.Semaphore(0), context.Event(), context.Event()
     failed = context.Value("i", 0)
-    given = (url, steps, failed, ready, go, done, leave)
+    given = (url, steps, pauses, failed, ready, go, done, leave)
     workers = [context.Process(target=gym_steps, args=given) for _ in range(contexts)]
     for worker in workers:
         worker.start()
@@ -247,12 +258,12 @@ def main(
     repeats: Annotated[int, typer.Option(help="Times that everything is measured.", min=1)] = 3,
     seed: Annotated[int, typer.Option(help="Unused: nothing is left to chance.", min=0)] = 0,
 ) -> None:
-    """Measure all four in turn, and compare their medians."""
+    """Measure all in turn, and compare their medians."""
     if importlib.util.find_spec("browsergym") is None:
         raise typer.BadParameter("BrowserGym is not installed: pip install -e '.[browsergym]'")
     bundled = asyncio.run(_bundled())
     executable = find_executable(BrowserSettings(), bundled)
-    found: dict[str, list[Measured]] = {name: [] for name in ("ours", "browsergym", "playwright", "screenshots")}
+    found: dict[str, list[Measured]] = {name: [] for name in ("ours", *Pauses, "playwright", "screenshots")}
     memory_mb, opening_s, num_failed = [], [], 0
     with SmallSite() as site, tempfile.TemporaryDirectory(prefix="pae-steps-") as folder:
         url = site.serve(shop(), host="127.0.0.1")
@@ -263,15 +274,16 @@ def main(
             found["ours"].append(ours)
             memory_mb.append(grown_mb)
             opening_s.append(took_s)
-            gym, failures = measure_browsergym(url, contexts, steps)
-            found["browsergym"].append(gym)
-            num_failed += failures
+            for pauses in Pauses:
+                gym, failures = measure_browsergym(url, contexts, steps, pauses)
+                found[pauses].append(gym)
+                num_failed += failures
             found["playwright"].append(asyncio.run(measure_playwright(url, executable, contexts, steps)))
             found["screenshots"].append(asyncio.run(measure_screenshots(url, executable, contexts, steps)))
     rate = {name: median(one.steps_per_s for one in all_) for name, all_ in found.items()}
     cpu_ms = {name: median(one.cpu_ms_per_step for one in all_) for name, all_ in found.items()}
     for name in found:
-        print(f"{name:12} {rate[name]:6.2f} per second, {cpu_ms[name]:6.0f} ms of CPU each")
+        print(f"{name:22} {rate[name]:6.2f} per second, {cpu_ms[name]:6.0f} ms of CPU each")
     figures = {
         "ours_steps_per_s": rate["ours"],
         "browsergym_steps_per_s": rate["browsergym"],
@@ -280,6 +292,9 @@ def main(
         "browsergym_cpu_ms_per_step": cpu_ms["browsergym"],
         "cpu_ratio": cpu_ms["browsergym"] / cpu_ms["ours"],
         "screenshot_limit_per_s": rate["screenshots"],
+        "browsergym_slow_mo_0_steps_per_s": rate[Pauses.BY_SETTINGS],
+        "browsergym_as_it_comes_steps_per_s": rate[Pauses.AS_IT_COMES],
+        "ratio_as_it_comes": rate["ours"] / rate[Pauses.AS_IT_COMES],
         "browsergym_failed_clicks": num_failed,
         "playwright_steps_per_s": rate["playwright"],
         "contexts": contexts,
