@@ -122,11 +122,12 @@ install_browser() {
 
 # --- what tests want besides ---
 
-# A screen and hands for the tests that open a window; without them those are skipped.
-install_screen() {
+# MiniWoB++; a screen and hands for tests that open a window. Tests that want what isn't to be had are skipped.
+install_test_tools() {
+    say "installing what tests want"
+    pip_install -e ".[browsergym]"
     command -v Xvfb >/dev/null && command -v xdotool >/dev/null && return
-    say "installing a virtual screen with apt"
-    apt_install xvfb xdotool || say "none to be had; tests that open a window will be skipped"
+    apt_install xvfb xdotool || say "no virtual screen to be had"
 }
 
 # --- starter model ---
@@ -150,7 +151,7 @@ print(hashlib.sha256(repr(project).encode()).hexdigest())')
     step starter "$(find "$STARTER_PARTS" -type f -exec sha256sum {} + | sort | sha256sum)" build_starter
     for stamp in venv packages browser starter; do sed -n 2p "$STAMPS/$stamp"; done |
         awk '{ sum += $1 } END { print sum }' >.setup_s
-    [ "${1:-}" != test ] || step screen "$requirements" install_screen
+    [ "${1:-}" != test ] || step test-tools "$requirements" install_test_tools
 }
 
 main "$@"
