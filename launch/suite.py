@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -84,6 +85,9 @@ def chosen_tasks(suite: str, chosen: Chosen) -> Iterator[list[Task]]:
     places = dict(place.split("=", 1) for place in chosen.places if "=" in place)
     if len(places) < len(chosen.places):
         raise ConfigError("--place: expected NAME=address, each name once")
+    for name, address in places.items():
+        if not re.match(r"https?://\w", address):
+            raise ConfigError(f"--place {name}={address}: expected an address that begins with http:// or https://")
     yield READERS[suite](chosen.file, places)
 
 

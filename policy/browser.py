@@ -176,10 +176,12 @@ class Browser:
                 env=_fonts_only(settings.fonts, scratch.name) if settings.fonts and scratch else None,
                 timeout=settings.start_deadline_s * 1000,
             )
-            net = await Net.spread(chromium)
-            fonts = await _drawn_fonts(chromium)
-        except Error as error:
-            raise BrowserError(Outcome.RESET_FAILURE, f"{executable or bundled} does not start: {error}") from error
+            async with asyncio.timeout(settings.start_deadline_s):
+                net = await Net.spread(chromium)
+                fonts = await _drawn_fonts(chromium)
+        except (Error, TimeoutError) as error:
+            said = str(error) or "it does not answer"
+            raise BrowserError(Outcome.RESET_FAILURE, f"{executable or bundled} does not start: {said}") from error
         if settings.build is not None and not f"{chromium.version}.".startswith(f"{settings.build}."):
             raise BrowserError(
                 Outcome.RESET_FAILURE, f"{executable or bundled} is Chromium {chromium.version}, not {settings.build}"

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
+from proposer.task import split_host
+
 logger = logging.getLogger(__name__)
 
 _CONNECT_DEADLINE_S = 10.0
@@ -29,16 +31,16 @@ class AllowList:
 
     start_host: str
     start_port: int
-    hosts: tuple[str, ...]
-    """``example.com``, ``*.example.com`` (subdomains), either with ``:port``; without one, 80 and 443."""
+    hosts: tuple[tuple[str, int | None], ...]
+    """``example.com`` or ``*.example.com`` (subdomains), and the port; None: 80 and 443."""
 
     @classmethod
     def of(cls, start_url: str, hosts: Sequence[str]) -> "AllowList":
-        """The list for a start address. Raises ValueError if that is not http or https."""
+        """The list for a start address. Raises ValueError if that is not http or https, or a host isn't one."""
         parts = urlsplit(start_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"start address {start_url!r}: expected http:// or https://")
-        return cls(parts.hostname, _port_of(parts), tuple(host.lower() for host in hosts))
+        return cls(parts.hostname, _port_of(parts), tuple(map(split_host, hosts)))
 
     @property
     def is_practice(self) -> bool:
@@ -50,12 +52,11 @@ class AllowList:
         host = host.lower()
         if host == self.start_host and (port == self.start_port or (port in _WEB_PORTS and not _is_loopback(host))):
             return True
-        return any(_matches(pattern, host, port) for pattern in self.hosts)
+        return any(_matches(name, wanted_port, host, port) for name, wanted_port in self.hosts)
 
 
-def _matches(pattern: str, host: str, port: int) -> bool:
-    name, _, wanted_port = pattern.partition(":")
-    port_fits = port == int(wanted_port) if wanted_port else port in _WEB_PORTS
+def _matches(name: str, wanted_port: int | None, host: str, port: int) -> bool:
+    port_fits = port in _WEB_PORTS if wanted_port is None else port == wanted_port
     return port_fits and (host.endswith(name[1:]) if name.startswith("*.") else host == name)
 
 

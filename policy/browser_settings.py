@@ -1,12 +1,21 @@
 """How the browser is set up, and the one error that it raises. Importing this starts and loads nothing."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from policy.guard import GuardSettings
 from policy.manners import PolitenessSettings
 from policy.trajectory import ActionSpace, Outcome
+
+
+def _differ_in_name(files: tuple[str, ...]) -> tuple[str, ...]:
+    names = [Path(file).name for file in files]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two files are called {name}; expected names that differ, since one folder gets them all")
+    return files
 
 
 class BrowserSettings(BaseModel):
@@ -30,7 +39,7 @@ class BrowserSettings(BaseModel):
     the same where their fonts are."""
     actions: ActionSpace = ActionSpace.BASIC
     """What the agent may do: ``basic``, ``full`` (more actions on marks) or ``points`` (at points of the picture)."""
-    files: tuple[str, ...] = ()
+    files: Annotated[tuple[str, ...], AfterValidator(_differ_in_name)] = ()
     """Paths of files that every episode finds in its folder, for uploads."""
     max_download_mb: float = Field(default=0.0, ge=0)
     """Largest file that an episode may download into its folder, which goes when the episode ends; 0: downloads are

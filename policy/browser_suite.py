@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from playwright.async_api import Error, Page
+from playwright.async_api import Page
 
 from policy.browser_settings import BrowserError
 from policy.browser_tab import Tab
@@ -126,7 +126,9 @@ class SuiteReferee:
     def _translated(self, outcome: Outcome) -> Iterator[None]:
         try:
             yield
-        except (Error, AssertionError, LookupError, TypeError, ValueError, TimeoutError) as error:
+        except BrowserError:
+            raise
+        except Exception as error:  # a task's program is somebody else's, and may raise anything
             said = str(error).split("\n", 1)[0]
             raise BrowserError(outcome, f"{type(self._task).__name__}: {type(error).__name__}: {said}") from error
 

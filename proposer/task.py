@@ -2,9 +2,30 @@
 
 import hashlib
 import re
-from typing import Literal
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def split_host(pattern: str) -> tuple[str, int | None]:
+    """Host, in small letters, and port (None: not said) of ``example.com``, ``*.example.com:8080`` or ``[::1]``.
+
+    Raises ValueError.
+    """
+    try:
+        parts = urlsplit(f"//{pattern}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or parts.netloc != pattern or parts.username is not None:
+        raise ValueError(f"{pattern!r}: expected a host, such as example.com, *.example.com or example.com:8080")
+    return host, port
+
+
+def _host(pattern: str) -> str:
+    split_host(pattern)
+    return pattern
 
 
 class Website(BaseModel):
@@ -17,8 +38,9 @@ class Website(BaseModel):
     """Where an episode starts. ``practice:<site>`` is a built-in practice site: every episode gets a private world."""
     description: str = ""
     """One sentence for the proposer: what the website is for."""
-    allowed_hosts: tuple[str, ...] = ()
-    """Hosts reachable besides the start address's own; ``*.example.com`` covers subdomains."""
+    allowed_hosts: tuple[Annotated[str, AfterValidator(_host)], ...] = ()
+    """Hosts reachable besides the start address's own; ``*.example.com`` covers subdomains. Without ``:port`` at 80 and
+    443."""
 
     @property
     def practice_site(self) -> str | None:

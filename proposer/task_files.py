@@ -101,7 +101,7 @@ def read_webarena(path: Path, places: Places) -> list[Task]:
     def make(entry: _WebArenaEntry) -> Task:
         start, _, _ = entry.start_url.partition(" |AND| ")  # of several tabs the first
         task = _task(f"webarena/{entry.task_id}", "-".join(entry.sites), entry.intent, _filled(start, places))
-        hosts = {urlsplit(places[site.upper()]).hostname or "" for site in entry.sites if site.upper() in places}
+        hosts = {urlsplit(places[site.upper()]).netloc for site in entry.sites if site.upper() in places}
         website = task.website.model_copy(update={"allowed_hosts": tuple(sorted(hosts))})
         return task.model_copy(update={"website": website, "checks": _checks(entry.eval, places)})
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from bench.browser_contained import SETTINGS, attempt, logging_chromium, looked_up, probe
 from bench.escapes import ESCAPES, PROBES, Probe
@@ -14,6 +15,7 @@ from policy.blobs import BlobStore
 from policy.browser import Browser, BrowserSettings
 from policy.browser_proxy import AllowList
 from policy.trajectory import Action, ActionKind
+from proposer.task import Website
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -43,11 +45,25 @@ def foreign() -> Iterator[SmallSite]:
         ("api.example", 443, False),
         ("127.0.0.1", 80, False),
         ("other.example", 443, False),
+        ("::1", 9000, True),
+        ("::1", 80, False),
+        ("fe80::2", 443, True),
     ],
 )
 async def test_the_allow_list_names_hosts_and_ports(host: str, port: int, allowed: bool) -> None:
-    hosts = ("cdn.example", "*.wild.example", "api.example:8443")
+    hosts = ("CDN.example", "*.wild.example", "api.example:8443", "[::1]:9000", "[fe80::2]")
     assert AllowList.of("https://Shop.example/start", hosts).allows(host, port) == allowed
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", "a.example:http", "a.example:99999", "https://a.example", "a.example/path", "me@a.example", "::1", "[::1"],
+)
+async def test_what_is_no_host_is_refused_where_it_is_named(host: str) -> None:
+    with pytest.raises(ValidationError, match=r"expected a host, such as example\.com"):
+        Website(name="a", url="https://a.example/", allowed_hosts=(host,))
+    with pytest.raises(ValueError, match=r"expected a host, such as example\.com"):
+        AllowList.of("https://a.example/", (host,))
 
 
 async def test_only_the_web_can_be_started_at(browser: Browser) -> None:

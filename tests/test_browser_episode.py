@@ -11,11 +11,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from playwright.async_api import Browser as Chromium
 from playwright.async_api import BrowserContext
 
 from bench.small_site import Reply, SmallSite
 from policy.blobs import BlobStore
 from policy.browser import Browser, BrowserError, BrowserSettings, _Process
+from policy.browser_net import Net
 from policy.browser_page import PageMoved
 from policy.browser_proxy import Gate
 from policy.explore import look_around
@@ -126,6 +128,35 @@ async def test_a_browser_that_hangs_is_a_failed_reset_and_is_replaced(blobs: Blo
         browser._settings = in_time
         async with browser.episode(url) as tab:
             assert (await tab.observe()).title == "Fine"
+
+
+async def test_a_browser_that_hangs_as_it_starts_is_a_failed_reset(
+    blobs: BlobStore, site: SmallSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spread = Net.spread
+
+    async def hang(chromium: Chromium) -> Net:
+        for each in chromium_processes(os.getpid()):
+            each.suspend()
+            asyncio.get_running_loop().call_later(5, each.resume)  # so that it can be closed in no time
+        return await spread(chromium)
+
+    monkeypatch.setattr(Net, "spread", hang)
+    with pytest.raises(BrowserError, match="does not start: it does not answer") as caught:
+        async with Browser(BrowserSettings(start_deadline_s=4.0), blobs):
+            pass
+    assert caught.value.outcome is Outcome.RESET_FAILURE
+
+
+async def test_that_the_only_tab_was_closed_is_no_crash(browser: Browser, site: SmallSite) -> None:
+    url = site.serve("<title>Fine</title>")
+    with pytest.raises(BrowserError, match="the only tab was closed") as caught:
+        async with browser.episode(url) as tab:
+            await tab._page.page.close()  # as by hand, in a window
+            await tab.observe()
+    assert caught.value.outcome is Outcome.SITE_ERROR
+    async with browser.episode(url) as tab:
+        assert (await tab.observe()).title == "Fine"
 
 
 async def test_a_page_that_closes_between_two_documents_is_not_waited_for(browser: Browser, site: SmallSite) -> None:

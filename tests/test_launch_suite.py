@@ -94,6 +94,7 @@ def test_miniwob_is_played_from_its_packaged_pages(tmp_path: Path, model: list[s
         (["--suite", "webarena"], "suite webarena: expected its task file, --tasks FILE"),
         (["--suite", "webarena", "--tasks", "none.json"], "none.json: No such file or directory"),
         (["--suite", "mind2web", "--tasks", "none.json", "--place", "aa"], "--place: expected NAME=address"),
+        (["--suite", "mind2web", "--tasks", "none.json", "--place", "a=b"], "--place a=b: expected an address"),
         (["--suite", "webarena", "--set", "model.starter=nowhere"], "no model there"),
     ],
 )

@@ -98,12 +98,18 @@ async def test_a_task_that_fails_is_no_failure_of_the_agent(browser: Browser, co
         def validate(self, page: Any, chat_messages: list[Any]) -> tuple[float, bool, str, dict[str, Any]]:
             raise KeyError("WOB_REWARD")
 
+    class Wrong(Count):
+        def validate(self, page: Any, chat_messages: list[Any]) -> tuple[float, bool, str, dict[str, Any]]:
+            return page.evaluate("null").score, True, "", {}
+
     broken = Broken(counting.url(), 1)
     record = await attempt(browser, counting, broken)
     assert record.outcome is Outcome.RESET_FAILURE and "Broken: Error: Page.goto" in record.error
     assert broken.is_torn_down and record.score is None
     record = await attempt(browser, counting, Blind(counting.url(), 1), "Wait")
     assert (record.outcome, record.error) == (Outcome.SITE_ERROR, "Blind: KeyError: 'WOB_REWARD'")
+    record = await attempt(browser, counting, Wrong(counting.url(), 1), "Wait")
+    assert record.outcome is Outcome.SITE_ERROR and "Wrong: AttributeError: 'NoneType'" in record.error
 
 
 async def test_a_suite_that_is_not_installed_is_told_in_one_line() -> None:

@@ -55,6 +55,7 @@ def test_webvoyager_has_a_task_in_each_line(tmp_path: Path) -> None:
 def test_webarena_comes_with_its_checks_and_placeholders_filled(tmp_path: Path) -> None:
     (task,) = read(tmp_path, "webarena", json.dumps([ARENA]))
     assert task.website.url == "http://127.0.0.1:7770/home" and task.suite_id == "webarena/7"
+    assert task.website.allowed_hosts == ("127.0.0.1:7770",)
     checks = task.checks
     assert checks is not None
     assert (checks.exact, checks.must_include, checks.fuzzy) == (None, ("mug", "$12"), ("a blue mug",))
