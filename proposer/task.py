@@ -16,9 +16,10 @@ def split_host(pattern: str) -> tuple[str, int | None]:
     try:
         parts = urlsplit(f"//{pattern}")
         host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    if not host or parts.netloc != pattern or parts.username is not None:
+        is_all = parts.netloc == pattern and parts.username is None
+    except ValueError:  # of a port, or a bracket that isn't closed
+        host, port, is_all = None, None, False
+    if not host or not is_all:
         raise ValueError(f"{pattern!r}: expected a host, such as example.com, *.example.com or example.com:8080")
     return host, port
 
