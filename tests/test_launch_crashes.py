@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -37,7 +37,7 @@ from policy.blobs import BlobStore
 from policy.fleet import Fleet
 from policy.server_settings import ServerSettings
 from policy.trajectory import Outcome
-from proposer.generate import Prompt, Response, Sampling
+from proposer.generate import Generate, Prompt, Response, Sampling
 from proposer.look import Look
 from proposer.task import Website
 from rl.learner import LearnerSettings
@@ -155,7 +155,13 @@ def crashing(at: str | None) -> Iterator[None]:
         yield
 
 
-def start(config: Config, stop_at: tuple[int, Phase] | None = None) -> None:
+def start(
+    config: Config,
+    stop_at: tuple[int, Phase] | None = None,
+    *,
+    judge: Generate = answer,
+    servers: Callable[[], Servers] = Servers,
+) -> None:
     """What the program does from its start to its end, to a crash, or to being asked to stop in a round's phase."""
     stop = asyncio.Event()
 
@@ -170,8 +176,8 @@ def start(config: Config, stop_at: tuple[int, Phase] | None = None) -> None:
         ledger.commit_weights(WeightsRow(0, None, -1, "/nowhere/starter"))
         inbox.take_orphans(config.run_dir, ledger)
         team = make_team(config, ledger, tracker, watch, stop)
-        team.workers, team.fleet = cast(Workers, Hands(config.run_dir)), Servers()
-        team.models = {"judge": answer, "proposer": answer}
+        team.workers, team.fleet = cast(Workers, Hands(config.run_dir)), servers()
+        team.models = {"judge": judge, "proposer": answer}
         asyncio.run(run_rounds(team))
 
 
@@ -266,6 +272,26 @@ def test_a_crash_while_a_round_trains_and_the_next_is_practised_changes_nothing(
         start(config)
         with Ledger.open_readonly(config.run_dir) as books:
             assert digest(books) == overlapped
+
+
+def test_no_judgement_of_what_is_practised_ahead_is_under_way_when_other_weights_are_served(tmp_path: Path) -> None:
+    under_way, beside = 0, list[int]()
+
+    async def deliberate(prompt: Prompt, sampling: Sampling) -> Response:
+        nonlocal under_way
+        under_way += 1
+        for _ in range(10 * TURNS_OF_TRAINING):
+            await asyncio.sleep(0)
+        under_way -= 1
+        return await answer(prompt, sampling)
+
+    class Watched(Servers):
+        async def publish(self, version: int | None, weights: Path) -> None:
+            beside.append(under_way)
+            await super().publish(version, weights)
+
+    start(load(tmp_path, OVERLAPPED), judge=deliberate, servers=Watched)
+    assert len(beside) > ROUNDS and not any(beside)
 
 
 def test_asked_to_stop_while_rounds_overlap_training_ends_first(overlapped: dict[str, str], tmp_path: Path) -> None:
