@@ -125,7 +125,7 @@ install_browser() {
 # MiniWoB++; a screen and hands for tests that open a window. Tests that want what isn't to be had are skipped.
 install_test_tools() {
     say "installing what tests want"
-    pip_install -e ".[browsergym]"
+    pip_install -e ".[browsergym]" || say "no MiniWoB++ to be had"
     command -v Xvfb >/dev/null && command -v xdotool >/dev/null && return
     apt_install xvfb xdotool || say "no virtual screen to be had"
 }

@@ -87,6 +87,8 @@ def test_overrides_set_nested_keys_of_any_type(toml: Path) -> None:
         ("learner.algorithm.name=grpo", "rollout.samples_per_task: expected at least 2, to compare, with grpo"),
         ("learner.algorithm.name=topr", "selection.max_failures_per_task: expected at least 1 with topr"),
         ("selection.max_failures_per_task=1", "selection.max_failures_per_task: expected 0 with filtered_bc"),
+        ('rollout.browser.files=["a/list.txt", "b/list.txt"]', "rollout.browser.files: two files are called list.txt"),
+        ('websites.0.allowed_hosts=["a.test:x"]', "websites.0.allowed_hosts.0: 'a.test:x': expected a host"),
         ("serving={replicas=2, port=8000}", "serving: port: expected 0 (any free one) with 2 replicas, got 8000"),
     ],
 )
