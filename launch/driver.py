@@ -24,6 +24,7 @@ from launch.storage import open_storage
 from launch.team import Team, Watch, make_team, open_frozen, open_team
 from launch.tracking import Tracker
 from policy.precision import multiplies_bf16
+from policy.server_settings import number_format
 from proposer.task import Task
 
 logger = logging.getLogger(__name__)
@@ -129,6 +130,8 @@ def drive(config: Config, ledger: Ledger, watch: Watch) -> None:
 
 async def _drive(config: Config, ledger: Ledger, watch: Watch) -> None:
     stop, is_open = asyncio.Event(), asyncio.Event()
+    if (config.serving.dtype, number_format(config.serving)) == ("auto", "float32") and not config.serving.base_urls:
+        logger.warning("this processor has no bf16: models compute in fp32, several times more slowly than with it")
     with Tracker(ledger.run_dir, config.tracking, config.model_dump(mode="json")) as tracker, _signals(stop, is_open):
         try:
             begun = time.monotonic()
