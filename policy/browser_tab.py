@@ -305,14 +305,9 @@ class Tab:
             self._pages.pop()
             self._tell("The tab was closed; this is the tab before it.")
         if self._pages[-1].page.is_closed():
-            raise self._all_closed()
+            # Also where it was closed by hand: of a browser that dies, its pages' end is told before its own.
+            raise BrowserError(Outcome.BROWSER_CRASH, "the page is closed")
         return self._pages[-1]
-
-    def _all_closed(self) -> BrowserError:
-        browser = self._pages[-1].page.context.browser
-        if browser is not None and browser.is_connected():
-            return BrowserError(Outcome.SITE_ERROR, "the only tab was closed, by its page or by hand")
-        return BrowserError(Outcome.BROWSER_CRASH, "the browser has closed the page")
 
     # Observing.
 

@@ -148,17 +148,6 @@ async def test_a_browser_that_hangs_as_it_starts_is_a_failed_reset(
     assert caught.value.outcome is Outcome.RESET_FAILURE
 
 
-async def test_that_the_only_tab_was_closed_is_no_crash(browser: Browser, site: SmallSite) -> None:
-    url = site.serve("<title>Fine</title>")
-    with pytest.raises(BrowserError, match="the only tab was closed") as caught:
-        async with browser.episode(url) as tab:
-            await tab._page.page.close()  # as by hand, in a window
-            await tab.observe()
-    assert caught.value.outcome is Outcome.SITE_ERROR
-    async with browser.episode(url) as tab:
-        assert (await tab.observe()).title == "Fine"
-
-
 async def test_a_page_that_closes_between_two_documents_is_not_waited_for(browser: Browser, site: SmallSite) -> None:
     async with browser.episode(site.serve("<title>Fine</title>")) as tab:
         page = tab._page
