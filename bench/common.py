@@ -12,7 +12,8 @@ import typer
 from launch import config as configs
 from launch.books import Phase
 from launch.config import Config
-from launch.driver import check_config
+from launch.driver import check_config, stored_config
+from launch.fork import fork
 from launch.ledger import Ledger, has_run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,11 +41,31 @@ def run_to_end(config: str, settings: Sequence[str]) -> Path:
     resolved = configs.load(config, settings)
     if has_run(resolved.run_dir):
         check_config(resolved)
-    if not _is_finished(resolved):
-        code = subprocess.run(run_command(config, settings), cwd=ROOT, stdout=sys.stderr).returncode
+    return _finish(resolved, run_command(config, settings))
+
+
+def fork_to_end(base: Path, name: str, k: int, before: Phase, overrides: Sequence[str]) -> Path:
+    """The directory of a finished run that branches off `base`; what is missing of it is done first.
+
+    Raises:
+        ConfigError: the overrides can't be applied, or it was begun with others.
+        typer.Exit: the run failed; it has said why.
+    """
+    run_dir = base.with_name(name)
+    resolved = stored_config(base, overrides, place=run_dir)
+    if has_run(run_dir):
+        check_config(resolved)
+    else:
+        fork(base, run_dir, k, before, overrides)
+    return _finish(resolved, [sys.executable, "-m", "launch", "resume", str(run_dir.resolve())])
+
+
+def _finish(config: Config, command: Sequence[str]) -> Path:
+    if not _is_finished(config):
+        code = subprocess.run(command, cwd=ROOT, stdout=sys.stderr).returncode
         if code:
             raise typer.Exit(code)
-    return resolved.run_dir
+    return config.run_dir
 
 
 def _is_finished(config: Config) -> bool:

@@ -1,19 +1,19 @@
 """What is correcting rewards for the judge's error worth? Held-out success after equal rounds under a judge that errs.
 
-Three runs per seed of one config, real loops from the same weights: they practise on gold tasks of training worlds,
-which are the same in all of them, and are measured on the same held-out tasks. What differs is the judge:
+Per seed one run practises on gold tasks of training worlds, with audits, and is measured before and after on held-out
+tasks. The others branch off it (launch/fork.py) after the first round's attempts: they judge the very same ones anew,
+learn from them and go on by themselves. What differs is the judge:
 
 - clean: the truth;
 - noisy, uncorrected: the truth, but a known share of verdicts, on successes and failures alike, is flipped;
 - noisy, corrected: flipped as before, and rewards are corrected for the error that the round's audits tell.
 
-All of them have audits, so that they practise equally much. The algorithm is topr by default: against a group's
-baseline a correction changes the scale only, and filtered_bc never sees the negative rewards of failures
-(docs/learner.md).
+The algorithm is topr by default: against a group's baseline a correction changes the scale only, and filtered_bc never
+sees the negative rewards of failures (docs/learner.md).
 
-A small one (about two hundred episodes a round and run, some tens of minutes on two cores):
+A small one (about six hundred episodes and three updates: an hour and a half on two cores without bf16):
 
-    python -m bench.judge_noise --rounds 1 --tasks 40 --measured 40
+    python -m bench.judge_noise --rounds 1 --measured 100
 """
 
 import json
@@ -24,7 +24,8 @@ from typing import Annotated
 
 import typer
 
-from bench.common import RUNS, own_settings, round_summaries, run_to_end
+from bench.common import RUNS, fork_to_end, own_settings, round_summaries, run_to_end
+from launch.books import Phase
 from launch.config import ConfigError
 
 PRACTICE = (
@@ -36,10 +37,10 @@ PRACTICE = (
 )
 
 
-def arms(flip_rate: float) -> dict[str, list[str]]:
-    """What distinguishes the runs, by name."""
+def noisy_runs(flip_rate: float) -> dict[str, list[str]]:
+    """What distinguishes the others from the clean run, by name."""
     noisy = [f"judge.flip_successes={flip_rate}", f"judge.flip_failures={flip_rate}"]
-    return {"clean": [], "noisy_uncorrected": noisy, "noisy_corrected": [*noisy, "audit.correct=true"]}
+    return {"noisy_uncorrected": noisy, "noisy_corrected": [*noisy, "audit.correct=true"]}
 
 
 def of_algorithm(name: str) -> list[str]:
@@ -47,9 +48,17 @@ def of_algorithm(name: str) -> list[str]:
     return [f"learner.algorithm.name={name}", f"selection.max_failures_per_task={2 if name == 'topr' else 0}"]
 
 
-def success_of(run: str, seed: int, config: str, settings: Sequence[str], runs_dir: Path) -> float:
-    """Held-out success of a run's last weights; what is missing of the run is run first."""
-    run_dir = run_to_end(config, own_settings(f"noise-{run}-seed{seed}", seed, runs_dir, settings))
+def successes_of(seed: int, flip_rate: float, config: str, settings: Sequence[str], runs_dir: Path) -> dict[str, float]:
+    """Held-out success of the last weights of each of a seed's runs; what is missing of them is run first."""
+    base = run_to_end(config, own_settings(f"noise-clean-seed{seed}", seed, runs_dir, settings))
+    run_dirs = {"clean": base} | {
+        run: fork_to_end(base, f"noise-{run}-seed{seed}", 1, Phase.JUDGE, own)
+        for run, own in noisy_runs(flip_rate).items()
+    }
+    return {run: _last_success(run_dir) for run, run_dir in run_dirs.items()}
+
+
+def _last_success(run_dir: Path) -> float:
     success = round_summaries(run_dir)[-1]["held_out_success"]
     if success is None:
         raise typer.BadParameter("expected runs that measure held-out tasks", param_hint="--measured")
@@ -72,16 +81,15 @@ def main(
     sizes = [f"run.rounds={rounds}", f"rollout.tasks_per_round={tasks}", f"evaluation.num_tasks={measured}"]
     sizes += ["evaluation.unseen_num_tasks=0", f"audit.share={audit_share}", f"audit.pool_rounds={rounds}"]
     common = [*PRACTICE, *sizes, *of_algorithm(algorithm), *(overrides or [])]
-    found: dict[str, list[float]] = {}
+    found: list[dict[str, float]] = []
     try:
-        for run, own in arms(flip_rate).items():
-            numbers = map(int, seeds.split(","))
-            found[run] = [success_of(run, number, config, [*common, *own], runs_dir) for number in numbers]
-            print(f"{run}: held-out success by seed {found[run]}")
+        for number in map(int, seeds.split(",")):
+            found.append(successes_of(number, flip_rate, config, common, runs_dir))
+            print(f"seed {number}: held-out success {found[-1]}")
     except ConfigError as error:
         raise typer.BadParameter(str(error), param_hint="--config, --set, --algorithm") from error
-    figures = {f"success_{run}": mean(successes) for run, successes in found.items()}
-    sizes_run = {"rounds": rounds, "seeds": len(found["clean"]), "algorithm": algorithm}
+    figures = {f"success_{run}": mean(successes[run] for successes in found) for run in found[0]}
+    sizes_run = {"rounds": rounds, "seeds": len(found), "algorithm": algorithm}
     print(json.dumps({**figures, "flip_rate": flip_rate, **sizes_run}))
 
 

@@ -1,13 +1,14 @@
 """Does the quickstart learn? Held-out and unseen success by ground truth, last weights against first, over seeds.
 
 Runs the config once per seed, one after the other, in runs/<config>-seed<N>: a finished run is reused, an unfinished
-one goes on. Before and after are the same tasks of the same worlds, so a run's gain is the mean over tasks of success
-after minus success before (a task counts if both its episodes ended by the agent's doing).
+one goes on. What the starter can do is measured once, by the first seed's run, greedily; the others branch off it after
+that (launch/fork.py). Before and after are the same tasks of the same worlds, so a run's gain is the mean over tasks of
+success after minus success before (a task counts if both its episodes ended by the agent's doing).
 
 The interval of the mean gain is a bootstrap (10,000 draws, 2.5 and 97.5 % quantiles): seeds are drawn with replacement,
-then tasks within each drawn seed, a task's before and after kept together. All seeds measure the same tasks, which that
-ignores; the line before the last therefore tells a second interval, with one draw of tasks for all seeds. Neither sees
-more of the spread between seeds than the few that were run.
+then tasks within each drawn seed, a task's before and after kept together. All seeds measure the same tasks and share
+what was measured before, which that ignores; the line before the last therefore tells a second interval, with one draw
+of tasks for all seeds. Neither sees more of the spread between seeds than the few that were run.
 
     python -m bench.quickstart_learning --seeds 0,1,2
 """
@@ -20,8 +21,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from bench.common import RUNS, own_settings, round_summaries, run_to_end
-from launch.books import Purpose
+from bench.common import RUNS, fork_to_end, own_settings, round_summaries, run_to_end
+from launch.books import Phase, Purpose
 from launch.config import ConfigError, find
 from launch.ledger import Ledger
 
@@ -84,10 +85,14 @@ def main(
 ) -> None:
     """Compare the quickstart's last weights with its first: held-out and unseen success, ground truth, over seeds."""
     held_out, unseen = [], []
+    first: Path | None = None
     for number in map(int, seeds.split(",")):
+        name = f"{find(config).stem}-seed{number}"
         try:
-            name = f"{find(config).stem}-seed{number}"
-            run_dir = run_to_end(config, own_settings(name, number, runs_dir, overrides or []))
+            if first is None:
+                run_dir = first = run_to_end(config, own_settings(name, number, runs_dir, overrides or []))
+            else:
+                run_dir = fork_to_end(first, name, 1, Phase.PROPOSE, [f"run.seed={number}"])
         except ConfigError as error:
             raise typer.BadParameter(str(error), param_hint="--config, --set") from error
         held_out.append(paired_gains(run_dir, Purpose.EVAL))

@@ -3,6 +3,7 @@
 In: the SQLite file of a run directory. Out: rows, and what is still to do. Nothing here writes.
 """
 
+import contextlib
 import hashlib
 import json
 import sqlite3
@@ -193,6 +194,11 @@ class LedgerReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def copy_to(self, directory: Path) -> None:
+        """Put a copy of the books, as they are at this moment, into a directory that has none."""
+        with contextlib.closing(sqlite3.connect(directory / DATABASE)) as copy:
+            self._db.backup(copy)
 
     def meta(self, key: str) -> str | None:
         """A fact about the run as a whole (``config``: the resolved config as JSON); None if never set."""

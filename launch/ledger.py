@@ -234,6 +234,32 @@ class Ledger(LedgerReader):
         upsert = "INSERT INTO metrics VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value"
         self._db.execute(upsert, (round, f"time/{phase}", seconds))
 
+    def cut(self, round: int, before: Phase) -> None:
+        """Forget what was made from a phase of a round on, SEAL at the latest; for a run that branches off there."""
+
+        def since(phase: Phase) -> str:
+            """What that phase of the round has made."""
+            return f"round = :round AND {before.position} <= {phase.position}"
+
+        later = f"round > :round OR round = :round AND purpose NOT IN ('{Purpose.TRAIN}', '{Purpose.AUDIT}')"
+        attempted = f"SELECT id FROM episodes WHERE {later} OR {since(Phase.ROLLOUT)}"
+        judged = f"SELECT id FROM episodes WHERE {later} OR {since(Phase.JUDGE)}"
+        wholes = ("manifests", "weights", "gates", "figures", "metrics", "events")
+        with self._transaction() as db:
+            for statement in (
+                f"DELETE FROM verdicts WHERE trajectory_id IN ({judged})",
+                *(f"DELETE FROM {table} WHERE trajectory_id IN ({attempted})" for table in ("truths", "changes")),
+                f"DELETE FROM trajectories WHERE id IN ({attempted})",
+                f"UPDATE episodes SET attempts = 0 WHERE {since(Phase.ROLLOUT)}",
+                *(f"DELETE FROM {table} WHERE {later} OR {since(Phase.PROPOSE)}" for table in ("episodes", "tasks")),
+                f"DELETE FROM proposals WHERE round > :round OR {since(Phase.PROPOSE)}",
+                *(f"DELETE FROM {table} WHERE round >= :round" for table in wholes),
+                f"DELETE FROM rounds WHERE round > :round OR {since(Phase.PROPOSE)}",
+                f"UPDATE rounds SET phase = '{before}', ended = NULL WHERE round = :round",
+                "DELETE FROM meta WHERE key NOT IN ('config', 'created')",
+            ):
+                db.execute(statement, {"round": round})
+
     def add_event(self, kind: str, text: str, round: int | None = None) -> None:
         """Note something worth telling."""
         insert = "INSERT INTO events (at, round, kind, text) VALUES (?, ?, ?, ?)"

@@ -21,7 +21,7 @@ def write_starter(directory: Path) -> None:
 
 
 @pytest.mark.slow
-def test_all_runs_practise_the_same_tasks_and_only_the_corrected_one_corrects(
+def test_all_runs_judge_the_same_attempts_and_only_the_corrected_one_corrects(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     write_starter(tmp_path)
@@ -33,17 +33,18 @@ def test_all_runs_practise_the_same_tasks_and_only_the_corrected_one_corrects(
     told = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert told.keys() >= {"success_clean", "success_noisy_corrected", "success_noisy_uncorrected", "flip_rate"}
     assert (told["flip_rate"], told["seeds"], told["rounds"]) == (0.5, 1, 1)
-    tasks, corrected = {}, {}
-    for run in judge_noise.arms(0.5):
+    attempts, corrected = {}, {}
+    for run in ("clean", *judge_noise.noisy_runs(0.5)):
         with Ledger.open_readonly(tmp_path / "runs" / f"noise-{run}-seed3") as books:
-            tasks[run] = [books.tasks(1, purpose) for purpose in (Purpose.TRAIN, Purpose.AUDIT, Purpose.EVAL)]
+            purposes = (Purpose.TRAIN, Purpose.AUDIT)
+            attempts[run] = [[row.sha256 for row in books.trajectories(1, purpose)] for purpose in purposes]
             verdicts = [books.verdict(row.id) for row in books.trajectories(1)]
             flipped = [verdict for verdict in verdicts if verdict and verdict.reason.endswith("flipped")]
             assert bool(flipped) is (run != "clean")
             manifest = read_manifest(books.run_dir / "manifests" / "round-0001.json")
             corrected[run] = {attempt.corrected is not None for attempt in manifest.attempts}
-    assert tasks["clean"] == tasks["noisy_corrected"] == tasks["noisy_uncorrected"]
-    assert [len(part) for part in tasks["clean"]] == [2, 2, 2]
+    assert attempts["clean"] == attempts["noisy_corrected"] == attempts["noisy_uncorrected"]
+    assert [len(part) for part in attempts["clean"]] == [8, 8]
     assert corrected["noisy_corrected"] == {True}
     assert True not in corrected["noisy_uncorrected"] | corrected["clean"]
 

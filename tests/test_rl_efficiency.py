@@ -38,18 +38,27 @@ def test_algorithms_learn_from_the_same_episodes_and_are_measured_on_the_same_ta
     small += ["evaluation.num_tasks=2", "learner.lora_rank=4", "judge.checked=false"]
     with ScriptedServer(Judging(), StarterTokens()) as server:
         settings = [*server.settings(tmp_path), *small]
-        main("3", algorithms="grpo", config=str(CONFIG), overrides=settings, runs_dir=tmp_path / "runs")
-    *_, learned, _, _, figures = map(str, capfd.readouterr().out.splitlines())
-    told = json.loads(figures)
-    assert told.keys() == {"filtered_bc_gain", "grpo_gain", "best_ratio", "episodes", "seeds"}
+        arms = ["grpo", "pulled: learner.algorithm.name=grpo learner.algorithm.kl=0.1"]
+        main("3", arms=arms, rounds=1, config=str(CONFIG), overrides=settings, runs_dir=tmp_path / "runs")
+    told = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert told.keys() == {"filtered_bc_gain", "grpo_gain", "pulled_gain", "best_ratio", "episodes", "seeds"}
     assert (told["episodes"], told["seeds"]) == (4, 1)
-    base, other = (tmp_path / "runs" / name for name in ("efficiency-seed3", "efficiency-seed3-grpo"))
-    with Ledger.open_readonly(base) as books, Ledger.open_readonly(other) as others:
-        assert [row.task_id for row in books.trajectories(0)] == [row.task_id for row in others.trajectories(0)]
-        episodes = {row.id for row in books.trajectories(1, Purpose.TRAIN)}
-    counts, data = json.loads(learned), read_manifest(base / "manifests" / "grpo.json")
-    assert counts["groups"] == counts["kept_tasks"] == 2
-    assert counts["kept_steps"] == len(data.samples) > 0
-    assert {attempt.trajectory_id for attempt in data.attempts} <= episodes
-    assert {attempt.reward for attempt in data.attempts} == {0, 1}
-    assert (tmp_path / "runs" / "efficiency-seed3-grpo-model" / "policy" / "COMMIT.json").is_file()
+    base, *others = (tmp_path / "runs" / f"efficiency-seed3{arm}" for arm in ("", "-grpo", "-pulled"))
+    with Ledger.open_readonly(base) as books:
+        attempts = [(row.id, row.sha256, row.judgement) for row in books.trajectories(1, Purpose.TRAIN)]
+        before = [(row.id, row.sha256, row.truth) for row in books.trajectories(0)]
+        measured = [row.id for row in books.trajectories(1, Purpose.EVAL)]
+    for other in others:
+        with Ledger.open_readonly(other) as books:
+            assert [(row.id, row.sha256, row.judgement) for row in books.trajectories(1, Purpose.TRAIN)] == attempts
+            assert [(row.id, row.sha256, row.truth) for row in books.trajectories(0)] == before
+            assert [row.id for row in books.trajectories(1, Purpose.EVAL)] == measured
+            counts, manifest = books.metrics(1), books.manifest(1)
+            assert manifest is not None
+            assert (books.weights()[-1].version, books.weights()[-1].round) == (1, 1)
+        data = read_manifest(manifest)
+        assert counts["learn/groups"] == counts["learn/kept_tasks"] == 2
+        assert counts["learn/kept_steps"] == len(data.samples) > 0
+        assert ("learn/starter_kl" in counts) is True
+        assert {attempt.trajectory_id for attempt in data.attempts} <= {name for name, *_ in attempts}
+        assert {attempt.reward for attempt in data.attempts} == {0, 1}
