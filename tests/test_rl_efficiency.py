@@ -47,32 +47,37 @@ def test_algorithms_learn_from_the_same_episodes_and_are_measured_on_the_same_ta
     write_starter(tmp_path)
     with ScriptedServer(Judging(), StarterTokens()) as server:
         settings = [*server.settings(tmp_path), *SMALL]
-        arms = ["grpo", "pulled: learner.algorithm.name=grpo learner.algorithm.kl=0.1"]
+        arms = ["pulled: learner.algorithm.name=grpo learner.algorithm.kl=0.1"]
         learner_efficiency.main(
             "3", arms=arms, rounds=1, config=str(CONFIG), overrides=settings, runs_dir=tmp_path / "runs"
         )
     told = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert told.keys() == {"filtered_bc_gain", "grpo_gain", "pulled_gain", "best_ratio", "episodes", "seeds"}
+    assert told.keys() == {"filtered_bc_gain", "pulled_gain", "best_ratio", "episodes", "seeds"}
     assert (told["episodes"], told["seeds"]) == (4, 1)
-    base, *others = (tmp_path / "runs" / f"efficiency-seed3{arm}" for arm in ("", "-grpo", "-pulled"))
-    with Ledger.open_readonly(base) as books:
+    base, other = (tmp_path / "runs" / name for name in ("efficiency-seed3", "efficiency-seed3-pulled"))
+    with Ledger.open_readonly(base) as books, Ledger.open_readonly(other) as others:
         attempts = [(row.id, row.sha256, row.judgement) for row in books.trajectories(1, Purpose.TRAIN)]
-        before = [(row.id, row.sha256, row.truth) for row in books.trajectories(0)]
-        measured = [row.id for row in books.trajectories(1, Purpose.EVAL)]
-    for other in others:
-        with Ledger.open_readonly(other) as books:
-            assert [(row.id, row.sha256, row.judgement) for row in books.trajectories(1, Purpose.TRAIN)] == attempts
-            assert [(row.id, row.sha256, row.truth) for row in books.trajectories(0)] == before
-            assert [row.id for row in books.trajectories(1, Purpose.EVAL)] == measured
-            counts, manifest = books.metrics(1), books.manifest(1)
-            assert manifest is not None
-            assert (books.weights()[-1].version, books.weights()[-1].round) == (1, 1)
-        data = read_manifest(manifest)
-        assert counts["learn/groups"] == counts["learn/kept_tasks"] == 2
-        assert counts["learn/kept_steps"] == len(data.samples) > 0
-        assert ("learn/starter_kl" in counts) is True
-        assert {attempt.trajectory_id for attempt in data.attempts} <= {name for name, *_ in attempts}
-        assert {attempt.reward for attempt in data.attempts} == {0, 1}
+        assert [(row.id, row.sha256, row.judgement) for row in others.trajectories(1, Purpose.TRAIN)] == attempts
+        assert [row.sha256 for row in others.trajectories(0)] == [row.sha256 for row in books.trajectories(0)]
+        assert [row.id for row in others.trajectories(1, Purpose.EVAL)] == [
+            row.id for row in books.trajectories(1, Purpose.EVAL)
+        ]
+        assert (others.weights()[-1].version, others.weights()[-1].round) == (1, 1)
+        counts, manifest = others.metrics(1), others.manifest(1)
+    assert manifest is not None
+    data = read_manifest(manifest)
+    assert counts["learn/groups"] == counts["learn/kept_tasks"] == 2
+    assert counts["learn/kept_steps"] == len(data.samples) > 0
+    assert "learn/starter_kl" in counts
+    assert {attempt.trajectory_id for attempt in data.attempts} <= {name for name, *_ in attempts}
+    assert {attempt.reward for attempt in data.attempts} == {0, 1}
+
+
+def test_an_arm_is_an_algorithm_or_a_name_and_what_it_changes() -> None:
+    assert learner_efficiency.changes_of("grpo") == ("grpo", ["learner.algorithm.name=grpo"])
+    assert learner_efficiency.changes_of("few: selection.critical_share=0.5  learner.lr=1e-3") == (
+        *("few", ["selection.critical_share=0.5", "learner.lr=1e-3"]),
+    )
 
 
 @pytest.mark.slow
