@@ -75,9 +75,8 @@ def test_algorithms_learn_from_the_same_episodes_and_are_measured_on_the_same_ta
 
 def test_an_arm_is_an_algorithm_or_a_name_and_what_it_changes() -> None:
     assert learner_efficiency.changes_of("grpo") == ("grpo", ["learner.algorithm.name=grpo"])
-    assert learner_efficiency.changes_of("few: selection.critical_share=0.5  learner.lr=1e-3") == (
-        *("few", ["selection.critical_share=0.5", "learner.lr=1e-3"]),
-    )
+    named = learner_efficiency.changes_of("few: selection.critical_share=0.5  learner.lr=1e-3")
+    assert named == ("few", ["selection.critical_share=0.5", "learner.lr=1e-3"])
 
 
 @pytest.mark.slow
