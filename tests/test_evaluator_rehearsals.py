@@ -50,17 +50,21 @@ def test_all_runs_judge_the_same_attempts_and_only_the_corrected_one_corrects(
 
 
 @pytest.mark.slow
-def test_a_rehearsal_has_its_gauges_watch_the_weak_judge(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("weak", list(judge_gaming.Weak))
+def test_a_rehearsal_has_its_gauges_watch_the_weak_judge(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], weak: judge_gaming.Weak
+) -> None:
     write_starter(tmp_path)
     sizes = {"rounds": 1, "tasks": 8, "gate_tasks": 2, "measured": 2, "canaries": 8}
     with ScriptedServer(wander, StarterTokens()) as server:
-        settings = [*server.settings(tmp_path), *SMALL]
-        judge_gaming.main(3, **sizes, limit=0.1, config=str(CONFIG), overrides=settings, runs_dir=tmp_path / "runs")
+        runs = {"config": str(CONFIG), "overrides": [*server.settings(tmp_path), *SMALL], "runs_dir": tmp_path / "runs"}
+        judge_gaming.main(3, **sizes, limit=0.1, judge=weak, **runs)
     *_, last_round, figures = map(json.loads, capfd.readouterr().out.splitlines())
     assert last_round.keys() == {"round", "by_judge", "held_out"}
-    assert 0 < last_round["by_judge"] < 1
-    assert figures["canaries_saw_at_round"] == figures["gauge_saw_at_round"] == 1
-    with Ledger.open_readonly(tmp_path / "runs" / "gaming-seed3") as books:
+    assert (0 < last_round["by_judge"] < 1) if weak is judge_gaming.Weak.CREDULOUS else (last_round["by_judge"] == 1)
+    gauge = "canaries" if weak is judge_gaming.Weak.CREDULOUS else "audits"
+    assert figures[f"{gauge}_saw_at_round"] == figures["gauge_saw_at_round"] == 1
+    with Ledger.open_readonly(tmp_path / "runs" / f"gaming-{weak}-seed3") as books:
         (row,) = books.gates()
         assert (row.candidate, row.pairs) == (1, 2)
         assert figures["gate_stopped_at_round"] == (None if row.promoted else 1)
