@@ -64,7 +64,8 @@ def check_config(config: Config) -> None:
 
 def changed_keys(before: Config, after: Config) -> list[str]:
     """Dotted keys in which two configs differ, but for where the run is."""
-    return sorted(differing_keys(*(config.model_dump(mode="json", exclude=PLACE) for config in (before, after))))
+    first, second = (config.model_dump(mode="json", exclude=PLACE) for config in (before, after))
+    return sorted(differing_keys(first, second))
 
 
 def differing_keys(before: object, after: object, prefix: str = "") -> Iterator[str]:
