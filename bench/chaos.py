@@ -37,7 +37,7 @@ import psutil
 import typer
 
 from bench.common import ROOT, run_command
-from bench.scripted import CONFIG, Call, Reply, Script, ScriptedServer, StarterTokens, wander, write_tiny_model
+from bench.scripted import CONFIG, Call, Reply, Script, ScriptedServer, StarterTokens, wander, write_tiny_starter
 from launch.books import LedgerError, Purpose
 from launch.digest import digest
 from launch.ledger import Ledger
@@ -217,8 +217,7 @@ class Arena:
         self.model = Model()
         self._server = ScriptedServer(self.model, None if real_model else StarterTokens())
         if not real_model:
-            write_tiny_model(directory / "starter" / "policy")
-            (directory / "starter" / "STARTER.json").write_text("{}")
+            write_tiny_starter(directory)
 
     def __enter__(self) -> "Arena":
         """Start the model server."""

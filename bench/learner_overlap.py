@@ -24,7 +24,7 @@ from typing import Annotated
 import typer
 
 from bench.common import run_to_end
-from bench.scripted import CONFIG, Call, Reply, ScriptedServer, StarterTokens, wander, write_tiny_model
+from bench.scripted import CONFIG, Call, Reply, ScriptedServer, StarterTokens, wander, write_tiny_starter
 from launch.ledger import Ledger
 
 SIZE = (
@@ -93,8 +93,7 @@ def main(
 ) -> None:
     """Compare rounds one after the other with rounds that overlap."""
     directory = Path(tempfile.mkdtemp(prefix="pae-overlap-"))
-    write_tiny_model(directory / "starter" / "policy", seed)
-    (directory / "starter" / "STARTER.json").write_text("{}")
+    write_tiny_starter(directory, seed)
     script, found = SlowPolicy(), dict[str, Figures]()
     cases = (Case("a", slow_reply_s, slow_epochs // 10), Case("b", slow_reply_s / 10, slow_epochs))
     with ScriptedServer(script, StarterTokens()) as server:

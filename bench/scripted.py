@@ -276,6 +276,12 @@ def write_tiny_model(folder: Path, seed: int = 0) -> None:
     write_random_model(folder, sizes | {"num_key_value_heads": 1, "head_dim": 16}, seed)
 
 
+def write_tiny_starter(directory: Path, seed: int = 0) -> None:
+    """A starter in ``directory/starter``, where `ScriptedServer.settings` says it is; its policy is the tiny model."""
+    write_tiny_model(directory / "starter" / "policy", seed)
+    (directory / "starter" / "STARTER.json").write_text("{}")
+
+
 def write_random_model(folder: Path, sizes: Mapping[str, int], seed: int = 0) -> None:
     """A model of the starter's architecture with random weights: its language model of these sizes, its tower tiny."""
     import torch

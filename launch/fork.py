@@ -40,12 +40,12 @@ def fork(run_dir: Path, target: Path, k: int, before: Phase, overrides: Sequence
         ConfigError: the overrides can't be applied.
         LedgerError: `run_dir` is no run, hasn't come that far or no longer has the files; or `target` exists.
     """
-    before_it, config = stored_config(run_dir), stored_config(run_dir, overrides, place=target)
+    stored, config = stored_config(run_dir), stored_config(run_dir, overrides, place=target)
     if config.run_dir.resolve() != target.resolve():
         raise ConfigError(f"{target}: run.name and run.runs_dir are where the run is; name another directory")
     if target.exists():
         raise LedgerError(f"{target}: expected a new directory")
-    changed = ", ".join(changed_keys(before_it, config)) or "nothing"
+    changed = ", ".join(changed_keys(stored, config)) or "nothing"
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     partial.mkdir()

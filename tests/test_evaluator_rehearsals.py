@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench import judge_gaming, judge_noise
-from bench.scripted import CONFIG, ScriptedServer, StarterTokens, wander, write_tiny_model
+from bench.scripted import CONFIG, ScriptedServer, StarterTokens, wander, write_tiny_starter
 from launch.books import Purpose
 from launch.ledger import Ledger
 from rl.manifest import read_manifest
@@ -15,16 +15,11 @@ from rl.manifest import read_manifest
 SMALL = ("rollout.agent.max_steps=2", "learner.lora_rank=4", "learner.lora_alpha=8")
 
 
-def write_starter(directory: Path) -> None:
-    write_tiny_model(directory / "starter" / "policy")
-    (directory / "starter" / "STARTER.json").write_text("{}")
-
-
 @pytest.mark.slow
 def test_all_runs_judge_the_same_attempts_and_only_the_corrected_one_corrects(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    write_starter(tmp_path)
+    write_tiny_starter(tmp_path)
     sizes: dict[str, Any] = {"rounds": 1, "tasks": 4, "measured": 2, "audit_share": 0.5, "algorithm": "topr"}
     with ScriptedServer(wander, StarterTokens()) as server:
         settings = [*server.settings(tmp_path), *SMALL]
@@ -54,7 +49,7 @@ def test_all_runs_judge_the_same_attempts_and_only_the_corrected_one_corrects(
 def test_a_rehearsal_has_its_gauges_watch_the_weak_judge(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], weak: judge_gaming.Weak
 ) -> None:
-    write_starter(tmp_path)
+    write_tiny_starter(tmp_path)
     sizes = {"rounds": 1, "tasks": 8, "gate_tasks": 2, "measured": 2, "canaries": 8}
     with ScriptedServer(wander, StarterTokens()) as server:
         runs = {"config": str(CONFIG), "overrides": [*server.settings(tmp_path), *SMALL], "runs_dir": tmp_path / "runs"}

@@ -13,7 +13,7 @@ import pytest
 
 from bench.chaos import SCRIPTED, SIZE, digest_of
 from bench.common import ROOT, run_command
-from bench.scripted import CONFIG, Call, ScriptedServer, StarterTokens, quick_answers, wander, write_tiny_model
+from bench.scripted import CONFIG, Call, ScriptedServer, StarterTokens, quick_answers, wander, write_tiny_starter
 from evaluator.judge import SYSTEM
 from launch.books import Purpose
 from launch.ledger import Ledger
@@ -339,8 +339,7 @@ class Mortal:
 
 
 def test_a_run_that_loses_one_of_two_servers_decides_and_learns_what_a_run_with_one_does(tmp_path: Path) -> None:
-    write_tiny_model(tmp_path / "starter" / "policy")
-    (tmp_path / "starter" / "STARTER.json").write_text("{}")
+    write_tiny_starter(tmp_path)
     mortal = Mortal()
     mortal.server = ScriptedServer(mortal, StarterTokens())
     with ScriptedServer(wander, StarterTokens()) as alone:

@@ -9,7 +9,7 @@ import pytest
 
 from bench import learner_efficiency, quickstart_learning
 from bench.quickstart_learning import bootstrap, gains_between, mean_gain, tasks_across_seeds, tasks_within_seeds
-from bench.scripted import CONFIG, Call, ScriptedServer, StarterTokens, wander, write_tiny_model
+from bench.scripted import CONFIG, Call, ScriptedServer, StarterTokens, wander, write_tiny_starter
 from launch.books import Purpose
 from launch.ledger import Ledger
 from rl.manifest import read_manifest
@@ -35,16 +35,11 @@ SMALL = (
 )
 
 
-def write_starter(directory: Path) -> None:
-    write_tiny_model(directory / "starter" / "policy")
-    (directory / "starter" / "STARTER.json").write_text("{}")
-
-
 @pytest.mark.slow
 def test_algorithms_learn_from_the_same_episodes_and_are_measured_on_the_same_tasks(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    write_starter(tmp_path)
+    write_tiny_starter(tmp_path)
     with ScriptedServer(Judging(), StarterTokens()) as server:
         settings = [*server.settings(tmp_path), *SMALL]
         arms = ["pulled: learner.algorithm.name=grpo learner.algorithm.kl=0.1"]
@@ -83,7 +78,7 @@ def test_an_arm_is_an_algorithm_or_a_name_and_what_it_changes() -> None:
 def test_seeds_share_what_the_starter_can_do_and_practise_other_tasks(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    write_starter(tmp_path)
+    write_tiny_starter(tmp_path)
     with ScriptedServer(Judging(), StarterTokens()) as server:
         settings = [*server.settings(tmp_path), *SMALL, "run.rounds=1", "evaluation.unseen_num_tasks=0"]
         quickstart_learning.main("3,4", config=str(CONFIG), overrides=settings, runs_dir=tmp_path / "runs")
