@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 DEADLINE_MARGIN_S = 60.0
 """Beyond the agent's own time limit: opening a browser context, the last model call, writing the file."""
 LOOK_DEADLINE_S = 180.0
+START_DEADLINE_S = 180.0
+"""For an actor to be there, at first or again: libraries are read anew, and a node's death is noticed late."""
 LEARNER_RETRIES = 2
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Local Ray only; what passes through it is small (screenshots travel as files)."""
@@ -69,6 +71,9 @@ class RolloutActor:
         self._practice: PracticeServer | None = None
         self._starting = asyncio.Lock()
         self._policies: dict[tuple[str, int], Generate] = {}
+
+    async def ready(self) -> None:
+        """Answers once the actor is there."""
 
     async def run(self, order: Order) -> str:
         """Run one episode; the name of its file in the inbox. Raises StorageError."""
@@ -259,8 +264,15 @@ class Workers:
 
     @contextlib.asynccontextmanager
     async def _slot(self) -> AsyncIterator[int]:
+        """One of an actor that is there. Raises WorkerLost.
+
+        One that is being started again is waited for: Ray would refuse an order after two seconds of that, and an
+        episode's few tries would be spent before the actor is back.
+        """
         index = await self._slots.get()
         try:
+            ready = self._actors[index].ready.options(max_task_retries=-1)
+            await self._ask(index, ready.remote(), START_DEADLINE_S)
             yield index
         finally:
             self._slots.put_nowait(index)
