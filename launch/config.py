@@ -151,7 +151,7 @@ class RolloutSettings(_Section):
 
 
 class EvaluationSettings(_Section):
-    """Measuring with gold tasks, greedily; never trained on."""
+    """Measuring with gold tasks; never trained on."""
 
     num_tasks: int = Field(default=150, ge=0)
     """Gold tasks on held-out worlds of the training sites, the same ones every time."""
@@ -163,6 +163,9 @@ class EvaluationSettings(_Section):
     """Only gold tasks whose scripted solution has at most so many moves, the answer included; None: all."""
     first_world: int = Field(default=0, ge=0)
     """Number of the first held-out world used; another number, other worlds."""
+    temperature: float = Field(default=0.0, ge=0)
+    """Sampling temperature when the policy is measured, by the gate and on suites too; 0: greedily. That of practice
+    tells what the policy can do there, of which a greedy policy that is stuck shows less."""
 
 
 class CanarySettings(_Section):
@@ -197,7 +200,7 @@ class AuditSettings(_Section):
 
 
 class PromotionSettings(_Section):
-    """Whether a round's new weights replace those that it began with: both attempt the same gold tasks, greedily."""
+    """Whether a round's new weights replace those that it began with: both attempt the same gold tasks."""
 
     num_tasks: int = Field(default=0, ge=0)
     """Gold tasks, on worlds of their own and others in every round; each is attempted twice. 0: new weights are always

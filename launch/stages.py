@@ -265,7 +265,7 @@ def _leave(team: Team, episode: Episode, why: str) -> Trajectory:
 
 def _order(team: Team, episode: Episode, policy: EndpointSettings, weights: WeightsRow) -> Order:
     agent = team.config.rollout.agent
-    temperature = agent.temperature if episode.purpose in PRACTISED else 0.0
+    temperature = agent.temperature if episode.purpose in PRACTISED else team.config.evaluation.temperature
     drawn = (episode.round, episode.task.id) if episode.purpose in COMPARED else (episode.id,)  # alike for both weights
     sampling = Sampling(temperature, agent.max_tokens, team.seed(*drawn))
     return Order(episode.id, episode.task, policy, weights.version, sampling)
@@ -459,7 +459,7 @@ async def publish(team: Team, k: int) -> None:
 
 
 async def evaluate(team: Team, k: int) -> None:
-    """Held-out and unseen gold tasks, greedily, with the round's new weights; judged too, to measure the judge."""
+    """Held-out and unseen gold tasks, with the round's new weights; judged too, to measure the judge."""
     if k % team.config.evaluation.every_rounds and k != team.config.run.rounds:
         return
     purposes = (Purpose.EVAL, Purpose.UNSEEN)

@@ -159,7 +159,7 @@ def _serving(folder: Path) -> Iterator[str]:
 async def evaluate(
     config: Config, weights: Path, tasks: Sequence[Task], folder: Path, watch: Callable[[int, int], None]
 ) -> Evaluated:
-    """Attempt each task once, greedily, and score the attempts.
+    """Attempt each task once and score the attempts.
 
     Args:
         config: Whose model servers, workers and judge are used.
@@ -220,7 +220,7 @@ async def _attempt_all(
 
 async def _attempt(config: Config, task: Task, folder: Path, fleet: Fleet, workers: Workers) -> Trajectory:
     """One attempt, tried again while the failure is ours."""
-    sampling = Sampling(0.0, config.rollout.agent.max_tokens)
+    sampling = Sampling(config.evaluation.temperature, config.rollout.agent.max_tokens)
     for num_left in reversed(range(config.rollout.max_attempts)):
         with fleet.least_busy() as server:
             num_starts = server.num_starts

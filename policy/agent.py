@@ -41,7 +41,7 @@ class AgentSettings(BaseModel):
     pictures: bool = True
     """Whether the screenshot is shown to the policy; its marks are listed in text either way."""
     temperature: float = Field(default=1.0, ge=0)
-    """Sampling temperature in training rollouts; evaluation is greedy."""
+    """Sampling temperature in training rollouts; measuring has its own (`evaluation.temperature`)."""
     retry_temperature: float | None = Field(default=None, gt=0)
     """The same for a step that is told something about the last one, mostly that it failed: there a policy tends to say
     the same again, and attempts that all repeat a mistake have nothing to learn from. None: as elsewhere."""
@@ -112,7 +112,7 @@ class Episode:
         return len(last) == self.settings.max_repeats and len(said) == 1 and not waits
 
     def sampling_now(self) -> Sampling:
-        """How this step is sampled: after a notice training explores, and evaluation stays greedy."""
+        """How this step is sampled: after a notice it explores, unless it is greedy."""
         explores = self.notice and self.sampling.temperature > 0 and self.settings.retry_temperature is not None
         return replace(self.sampling, temperature=self.settings.retry_temperature) if explores else self.sampling
 

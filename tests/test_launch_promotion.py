@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -72,6 +73,7 @@ class Servers(Fleet):
         self.published.append(version)
 
 
+@contextmanager
 def open_books(directory: Path, *settings: str) -> Iterator[Team]:
     """A run whose round 1 has made version 1 from version 0."""
     gate = [f"promotion.num_tasks={NUM_TASKS}", f"run.runs_dir={directory}", "tracking.wandb=off"]
@@ -88,7 +90,8 @@ def open_books(directory: Path, *settings: str) -> Iterator[Team]:
 
 @pytest.fixture
 def team(tmp_path: Path) -> Iterator[Team]:
-    yield from open_books(tmp_path)
+    with open_books(tmp_path) as team:
+        yield team
 
 
 def compare(team: Team, incumbent: range, candidate: range) -> Hands:
@@ -144,6 +147,12 @@ def test_both_attempt_the_same_tasks_with_the_same_seeds_on_worlds_of_their_own(
     assert all(row.judgement is None for row in team.ledger.trajectories(1))
 
 
+def test_they_are_compared_at_the_temperature_of_measuring(tmp_path: Path) -> None:
+    with open_books(tmp_path, "evaluation.temperature=0.6") as team:
+        hands = compare(team, incumbent=range(6), candidate=range(6))
+    assert {order.sampling.temperature for order in hands.orders} == {0.6}
+
+
 def test_what_was_compared_is_not_compared_again(team: Team) -> None:
     compare(team, incumbent=range(6), candidate=range(1))
     assert compare(team, incumbent=range(6), candidate=range(12)).orders == []
@@ -151,7 +160,7 @@ def test_what_was_compared_is_not_compared_again(team: Team) -> None:
 
 
 def test_without_a_gate_or_without_new_weights_nothing_is_attempted(tmp_path: Path) -> None:
-    for team in open_books(tmp_path, "promotion.num_tasks=0"):
+    with open_books(tmp_path, "promotion.num_tasks=0") as team:
         assert compare(team, incumbent=range(6), candidate=range(1)).orders == []
         assert team.ledger.newest_weights(before_round=2).version == 1
         gated = team.config.promotion.model_copy(update={"num_tasks": NUM_TASKS})
