@@ -18,6 +18,13 @@ from launch.ledger import Ledger, has_run
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs"
+TRUTH = (
+    "rollout.gold_tasks=true",
+    "judge.kind=truth",
+    "judge.checked=false",
+    "selection.same_answer=false",
+)
+"""Overrides for practice on gold tasks with the truth as the judge."""
 
 
 def own_settings(name: str, seed: int, runs_dir: Path, overrides: Sequence[str]) -> list[str]:

@@ -22,17 +22,11 @@ from typing import Annotated
 
 import typer
 
-from bench.common import RUNS, fork_to_end, own_settings, round_summaries, run_to_end
+from bench.common import RUNS, TRUTH, fork_to_end, own_settings, round_summaries, run_to_end
 from launch.books import Phase
 from launch.config import ConfigError
 
-PRACTICE = (
-    "rollout.gold_tasks=true",
-    "rollout.samples_per_task=4",
-    "judge.kind=truth",
-    "judge.checked=false",
-    "selection.same_answer=false",
-)
+PRACTICE = (*TRUTH, "rollout.samples_per_task=4")
 
 
 def noisy_runs(flip_rate: float) -> dict[str, list[str]]:

@@ -45,12 +45,15 @@ def test_all_runs_judge_the_same_attempts_and_only_the_corrected_one_corrects(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("weak", list(judge_gaming.Weak))
+@pytest.mark.parametrize(
+    ("weak", "sound"),
+    [(judge_gaming.Weak.CREDULOUS, 0), (judge_gaming.Weak.CONTRARY, 0), (judge_gaming.Weak.CONTRARY, 1)],
+)
 def test_a_rehearsal_has_its_gauges_watch_the_weak_judge(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], weak: judge_gaming.Weak
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], weak: judge_gaming.Weak, sound: int
 ) -> None:
     write_tiny_starter(tmp_path)
-    sizes = {"rounds": 1, "tasks": 8, "gate_tasks": 2, "measured": 2, "canaries": 8}
+    sizes = {"rounds": 1, "sound_rounds": sound, "tasks": 8, "gate_tasks": 2, "measured": 2, "canaries": 8}
     with ScriptedServer(wander, StarterTokens()) as server:
         runs = {"config": str(CONFIG), "overrides": [*server.settings(tmp_path), *SMALL], "runs_dir": tmp_path / "runs"}
         judge_gaming.main(3, **sizes, limit=0.1, judge=weak, **runs)
@@ -58,11 +61,13 @@ def test_a_rehearsal_has_its_gauges_watch_the_weak_judge(
     assert last_round.keys() == {"round", "by_judge", "held_out"}
     assert (0 < last_round["by_judge"] < 1) if weak is judge_gaming.Weak.CREDULOUS else (last_round["by_judge"] == 1)
     gauge = "canaries" if weak is judge_gaming.Weak.CREDULOUS else "audits"
-    assert figures[f"{gauge}_saw_at_round"] == figures["gauge_saw_at_round"] == 1
-    with Ledger.open_readonly(tmp_path / "runs" / f"gaming-{weak}-seed3") as books:
-        (row,) = books.gates()
-        assert (row.candidate, row.pairs) == (1, 2)
-        assert figures["gate_stopped_at_round"] == (None if row.promoted else 1)
+    last = sound + 1
+    assert figures[f"{gauge}_saw_at_round"] == figures["gauge_saw_at_round"] == last_round["round"] == last
+    with Ledger.open_readonly(tmp_path / "runs" / f"gaming-{weak}-seed3{'-after' * sound}") as books:
+        row = books.gates()[-1]
+        assert (row.round, row.candidate, row.pairs) == (last, last, 2)
+        assert figures["gate_stopped_at_round"] == (None if row.promoted else last)
+        assert {books.metrics(k)["judge/precision"] for k in range(1, last)} <= {1.0}
 
 
 def summary_of(k: int, fooled: int, fpr_low: float | None, promoted: bool | None) -> dict[str, Any]:
