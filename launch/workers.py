@@ -7,6 +7,7 @@ ordered its episodes is told with `WorkerLost`.
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import random
@@ -41,6 +42,8 @@ DEADLINE_MARGIN_S = 60.0
 LOOK_DEADLINE_S = 180.0
 START_DEADLINE_S = 180.0
 """For an actor to be there, at first or again: libraries are read anew, and a node's death is noticed late."""
+PACE = "pace"
+"""Name of the actor that keeps the pace, within the run."""
 LEARNER_RETRIES = 2
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Local Ray only; what passes through it is small (screenshots travel as files)."""
@@ -145,19 +148,25 @@ def _open_referee(task: Task) -> SuiteReferee | None:
 
 
 class SharedPacer:
-    """The pace that all workers of a run share, which an actor of its own keeps."""
+    """The pace that all workers of a run share, which an actor of its own keeps.
 
-    def __init__(self, actor: Any) -> None:
-        """`actor`: a `Pace` by Ray."""
-        self._actor = actor
+    It is known by its name, since Ray warns of actors that have another one's handle among their arguments: they may not
+    be started again.
+    """
 
     async def reserve(self, host: str, least_gap_s: float = 0.0) -> float:
         """See `Pacer`."""
-        return await self._actor.reserve.remote(host, least_gap_s)
+        return await self._keeper.reserve.options(max_task_retries=-1).remote(host, least_gap_s)
 
     async def back_off(self, host: str, retry_after_s: float | None) -> float:
         """See `Pacer`."""
-        return await self._actor.back_off.remote(host, retry_after_s)
+        return await self._keeper.back_off.options(max_task_retries=-1).remote(host, retry_after_s)
+
+    @functools.cached_property
+    def _keeper(self) -> Any:
+        import ray
+
+        return ray.get_actor(PACE)
 
 
 def failed_trajectory(order: Order, outcome: Outcome, error: str) -> Trajectory:
@@ -194,10 +203,10 @@ class Workers:
             scheduling_strategy="SPREAD",
         )
         # One that died remembers no host; whoever asked it meanwhile asks again.
-        keep_pace = self._ray.remote(Pace).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+        keep_pace = self._ray.remote(Pace).options(num_cpus=0, max_restarts=-1, name=PACE)
         self._pace = keep_pace.remote(settings.browser.politeness)
         self._actors = [
-            make.remote(self._storage, settings.agent, settings.browser, SharedPacer(self._pace))
+            make.remote(self._storage, settings.agent, settings.browser, SharedPacer())
             for _ in range(settings.num_actors)
         ]
         for _ in range(settings.episodes_per_actor):
