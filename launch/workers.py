@@ -150,8 +150,8 @@ def _open_referee(task: Task) -> SuiteReferee | None:
 class SharedPacer:
     """The pace that all workers of a run share, which an actor of its own keeps.
 
-    It is known by its name, since Ray warns of actors that have another one's handle among their arguments: they may not
-    be started again.
+    It is found by its name, since Ray warns of actors that have another one's handle among their arguments: they may
+    not be started again.
     """
 
     async def reserve(self, host: str, least_gap_s: float = 0.0) -> float:

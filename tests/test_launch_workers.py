@@ -9,7 +9,7 @@ import pytest
 
 from launch import config as configs
 from launch.storage import SharedDirectory
-from launch.workers import RolloutActor, Workers
+from launch.workers import PACE, RolloutActor, Workers
 from proposer.task import Website
 
 SHOP = Website(name="shop", url="practice:shop")
@@ -45,3 +45,17 @@ async def test_what_is_ordered_while_an_actor_is_started_again_waits_for_it(
         assert await workers.look(SHOP, "train-1", 1, 0)
         assert time.monotonic() - killed_at > START_S
         assert process_of_actor().pid != before.pid
+
+
+@pytest.mark.asyncio
+async def test_actors_ask_for_their_turn_even_if_who_keeps_the_pace_was_started_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import ray
+
+    config = configs.load("quickstart", ["rollout.num_actors=1", "rollout.browser.politeness.on_practice=true"])
+    async with Workers(SharedDirectory(tmp_path), config.rollout, config.cluster) as workers:
+        assert await workers.look(SHOP, "train-1", 1, 0)
+        ray.kill(ray.get_actor(PACE), no_restart=False)
+        assert await workers.look(SHOP, "train-1", 1, 0)
+    assert "the actor restart will fail" not in capfd.readouterr().err
