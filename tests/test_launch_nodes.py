@@ -21,7 +21,8 @@ from launch.ledger import Ledger
 from policy.leash import is_alive
 
 ROOT = Path(__file__).parents[1]
-DEADLINE_S = 180
+DEADLINE_S = 420
+"""Two minutes pass until the lost node's processes are gone."""
 GONE_DEADLINE_S = 60
 NUM_PRACTISED = 6
 """As many episodes as two actors have under way at once (bench/chaos.py): three of them on the node that goes."""
