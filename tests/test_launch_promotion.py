@@ -11,19 +11,18 @@ import pytest
 
 from evaluator.agreement import sign_test
 from evaluator.truth import gold_task
-from launch import config as configs
 from launch import inbox, stages, summary
 from launch.books import GateRow, LedgerReader, Phase, Purpose, WeightsRow
 from launch.config import RetentionSettings
 from launch.ledger import Ledger
 from launch.retention import unneeded
-from launch.team import Team, make_team
-from launch.tracking import Tracker
+from launch.team import Team
 from launch.workers import Order, Workers
 from policy.fleet import Fleet
 from policy.server_settings import ServerSettings
 from policy.trajectory import Outcome
 from tests.makers import trajectory
+from tests.teams import idle_team
 
 NUM_TASKS = 12
 
@@ -76,14 +75,10 @@ class Servers(Fleet):
 @contextmanager
 def open_books(directory: Path, *settings: str) -> Iterator[Team]:
     """A run whose round 1 has made version 1 from version 0."""
-    gate = [f"promotion.num_tasks={NUM_TASKS}", f"run.runs_dir={directory}", "tracking.wandb=off"]
-    config = configs.load("quickstart", [*gate, *settings])
-    (directory / inbox.INBOX).mkdir()
-    with Ledger(directory) as ledger, Tracker(directory, config.tracking, {}) as tracker:
-        ledger.begin_round(1, Phase.GATE)
-        ledger.commit_weights(WeightsRow(0, None, -1, "/nowhere/starter"))
-        ledger.commit_weights(WeightsRow(1, 0, 1, "weights/v000001"))
-        team = make_team(config, ledger, tracker, lambda *_: None, asyncio.Event())
+    with idle_team(directory, f"promotion.num_tasks={NUM_TASKS}", *settings) as team:
+        team.ledger.begin_round(1, Phase.GATE)
+        team.ledger.commit_weights(WeightsRow(0, None, -1, "/nowhere/starter"))
+        team.ledger.commit_weights(WeightsRow(1, 0, 1, "weights/v000001"))
         team.fleet = Servers()
         yield team
 
