@@ -65,6 +65,7 @@ SIZE = (
     "canaries.per_round=3",
     "canaries.max_fooled=1",
     "audit.share=0.3",
+    "audit.max_fpr=1",
     "audit.thoughts_per_round=2",
     "promotion.num_tasks=2",
     "evaluation.num_tasks=3",

@@ -7,7 +7,8 @@ branches off there, launch/fork.py):
 - contrary: the truth turned round, so that failing pays. It practises on gold tasks, and has no canaries (their truth
   isn't looked up).
 
-Nothing is told to stop it but the gate: the canaries' alarm is off, so that it can be seen when it would have sounded.
+Nothing is told to stop it but the gate: the alarms of canaries and audits are off, so that it can be seen when they
+would have sounded.
 
 - gauge_saw_at_round: the first round in which a gauge says, by the lower end of its 95 % interval, that the judge calls
   more than `--limit` of what can't be a success one: canaries, or audits that failed on some website;
@@ -95,7 +96,7 @@ def main(
     """Let a policy optimise against a weak judge, and tell when gauges and gate notice."""
     sizes = [f"run.rounds={sound_rounds or rounds}", f"rollout.tasks_per_round={tasks}", "rollout.samples_per_task=2"]
     sizes += [f"evaluation.num_tasks={measured}", "evaluation.unseen_num_tasks=0", "audit.share=0.25"]
-    sizes += [f"promotion.num_tasks={gate_tasks}", "canaries.max_fooled=1"]
+    sizes += [f"promotion.num_tasks={gate_tasks}", "canaries.max_fooled=1", "audit.max_fpr=1"]
     weak, common, name = judge.settings(canaries), [*sizes, *(overrides or [])], f"gaming-{judge}-seed{seed}"
     try:
         if sound_rounds:

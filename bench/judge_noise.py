@@ -71,7 +71,12 @@ def main(
 ) -> None:
     """Compare held-out success after learning from a flawless judge, a noisy one, and a noisy one corrected for."""
     sizes = [f"run.rounds={rounds}", f"rollout.tasks_per_round={tasks}", f"evaluation.num_tasks={measured}"]
-    sizes += ["evaluation.unseen_num_tasks=0", f"audit.share={audit_share}", f"audit.pool_rounds={rounds}"]
+    sizes += [
+        "evaluation.unseen_num_tasks=0",
+        f"audit.share={audit_share}",
+        f"audit.pool_rounds={rounds}",
+        "audit.max_fpr=1",
+    ]
     common = [*PRACTICE, *sizes, *of_algorithm(algorithm), *(overrides or [])]
     found: list[dict[str, float]] = []
     try:

@@ -89,12 +89,17 @@ def measured(books: LedgerReader, rounds: Iterable[int]) -> dict[Source, list[tu
     return pairs
 
 
+def measured_by_website(books: LedgerReader, k: int) -> dict[str, list[tuple[bool, Verdict]]]:
+    """Truths and verdicts of a round's audits, by website in the order of their names."""
+    pairs: dict[str, list[tuple[bool, Verdict]]] = defaultdict(list)
+    for source, found in sorted(measured(books, (k,)).items()):
+        pairs[source.website] += found
+    return pairs
+
+
 def by_website(books: LedgerReader, k: int) -> dict[str, AuditFigures]:
     """What a round's audits tell of its judge, by website in the order of their names."""
-    pairs: dict[str, list[tuple[bool, Verdict]]] = defaultdict(list)
-    for source, found in measured(books, (k,)).items():
-        pairs[source.website] += found
-    return {website: AuditFigures.of(pairs[website]) for website in sorted(pairs)}
+    return {website: AuditFigures.of(pairs) for website, pairs in measured_by_website(books, k).items()}
 
 
 def metrics(figures: Mapping[str, AuditFigures]) -> dict[str, float | None]:

@@ -184,6 +184,9 @@ class AuditSettings(_Section):
     share: float = Field(default=0.0, ge=0, lt=1)
     """Share of `rollout.tasks_per_round` that are gold tasks, at least one, on worlds of their own: attempted and
     judged like the others, to measure the judge. 0: none, since nothing is learned from them and few tell little."""
+    max_fpr: float = Field(default=0.3, ge=0, le=1)
+    """The run stops, and learns nothing from the round, when on any website the share of its failed audits that the
+    judge called a success is above this, by the lower end of its 95 % interval; 1: it never stops."""
     pool_rounds: int = Field(default=0, ge=0)
     """Rounds before this one whose audits, by the same judge with the same prompt, count for the correction too."""
     correct: bool = False

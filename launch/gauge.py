@@ -1,21 +1,24 @@
 """Watching the judge while a run goes on: canaries beside each round's episodes, and the alarm that stops the run.
 
-In: a round's finished training episodes. Out: ``canaries/round-0001.json`` in the run's directory, which is all that
-knows of the canaries: no reward, group or manifest does. Made again from the same episodes they are the same.
+In: a round's finished training episodes and its judged audits (launch/audit.py). Out: ``canaries/round-0001.json`` in
+the run's directory, which is all that knows of the canaries: no reward, group or manifest does. Made again from the
+same episodes they are the same. The alarm hears both: whatever is false by construction, and whatever is known to be.
 """
 
 import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from evaluator.agreement import Share
 from evaluator.canaries import Canary, make_canaries
+from evaluator.noise import judge_error
 from evaluator.verdict import Judgement, Verdict
-from launch.books import Purpose
+from launch import audit
+from launch.books import DATABASE, Purpose
 from launch.errors import RunFailed
 from launch.inbox import write_atomic
 from launch.judging import Work, judge_all
@@ -57,14 +60,43 @@ class JudgedCanaries(BaseModel):
     canaries: tuple[JudgedCanary, ...]
 
 
+class FalsePositives(NamedTuple):
+    """What the judge wrongly called a success, and how much of that the run puts up with."""
+
+    of: str
+    share: Share
+    key: str
+    limit: float
+    """The run stops when the lower end of the share's 95 % interval is above it."""
+    kept_in: Path
+    """Where each verdict can be read."""
+
+    @property
+    def alarming(self) -> bool:
+        """Whether the judge certainly lets more pass than the limit."""
+        return self.share.whole > 0 and self.share.interval.low > self.limit
+
+    def __str__(self) -> str:
+        """In words, for the alarm."""
+        return (
+            f"the judge called {self.share.part} of {self.share.whole} {self.of} a success: a share of at least "
+            f"{self.share.interval.low:.2f} (95 % interval), where {self.key} = {self.limit:g}"
+        )
+
+
 async def watch_judge(team: "Team", k: int) -> None:
-    """Have the round's canaries judged, unless they were; note the figures.
+    """Have the round's canaries judged, unless they were, and note the figures.
 
     Raises:
-        RunFailed: the judge lets too many pass for the run to learn from it, or is out.
+        RunFailed: the judge lets too many canaries or failed audits pass for the run to learn from it, or is out.
     """
+    found = [*await _of_canaries(team, k), *_of_audits(team, k)]
+    _sound_alarm(team, k, [positives for positives in found if positives.alarming])
+
+
+async def _of_canaries(team: "Team", k: int) -> list[FalsePositives]:
     if not team.config.canaries.per_round:
-        return
+        return []
     path = file_of(team.run_dir, k)
     if not path.is_file():
         judged = JudgedCanaries(round=k, canaries=tuple(await _judge(team, k)))
@@ -72,7 +104,18 @@ async def watch_judge(team: "Team", k: int) -> None:
     crash_point("judge:canaries")
     canaries = JudgedCanaries.model_validate_json(path.read_bytes()).canaries
     team.ledger.set_metrics(k, figures(canaries))
-    _sound_alarm(team, k, fooled_share(canaries))
+    limit = team.config.canaries.max_fooled
+    return [FalsePositives("canaries", fooled_share(canaries), "canaries.max_fooled", limit, path)]
+
+
+def _of_audits(team: "Team", k: int) -> list[FalsePositives]:
+    limit = team.config.audit.max_fpr
+    return [
+        FalsePositives(
+            f"failed audits on {website}", judge_error(pairs).fpr, "audit.max_fpr", limit, team.run_dir / DATABASE
+        )
+        for website, pairs in audit.measured_by_website(team.ledger, k).items()
+    ]
 
 
 def file_of(run_dir: Path, k: int) -> Path:
@@ -123,17 +166,17 @@ def figures(canaries: Sequence[JudgedCanary]) -> dict[str, float]:
     return metrics | {f"canary/fooled/{family}": number for family, number in by_family.items()}
 
 
-def _sound_alarm(team: "Team", k: int, fooled: Share) -> None:
-    limit, low = team.config.canaries.max_fooled, fooled.interval.low
-    if not fooled.whole or low <= limit:
+def _sound_alarm(team: "Team", k: int, alarming: Sequence[FalsePositives]) -> None:
+    if not alarming:
         return
-    text = (
-        f"the judge called {fooled.part} of {fooled.whole} canaries a success: a share of at least {low:.2f} "
-        f"(95 % interval), where canaries.max_fooled = {limit:g}"
-    )
-    if not any(event.kind == ALARM and event.round == k for event in team.ledger.events()):
-        team.ledger.add_event(ALARM, text, k)
+    texts = [str(positives) for positives in alarming]
+    noted = {event.text for event in team.ledger.events() if (event.kind, event.round) == (ALARM, k)}
+    for text in texts:
+        if text not in noted:
+            team.ledger.add_event(ALARM, text, k)
+    places = ", ".join(dict.fromkeys(str(positives.kept_in) for positives in alarming))
+    off = " ".join(dict.fromkeys(f"--set {positives.key}=1" for positives in alarming))
     raise RunFailed(
-        f"round {k}: {text}; nothing was learned from this round. See {file_of(team.run_dir, k)}; "
-        "`resume --set canaries.max_fooled=1` goes on all the same"
+        f"round {k}: {'; '.join(texts)}; nothing was learned from this round. See {places}; "
+        f"`resume {off}` goes on all the same"
     )

@@ -107,6 +107,7 @@ def load(directory: Path, way: Mapping[str, object] = SYNCHRONOUS) -> Config:
     changes |= {"canaries.per_round": 4, "canaries.max_fooled": 1, "selection.same_answer": "false"}
     changes |= {
         "audit.share": 0.4,
+        "audit.max_fpr": 1,
         "audit.correct": "true",
         "audit.thoughts_per_round": 3,
         "promotion.num_tasks": 6,

@@ -14,8 +14,10 @@ from launch import audit, inbox, stages, summary
 from launch import config as configs
 from launch.books import Phase, Purpose, WeightsRow
 from launch.config import ConfigError
+from launch.errors import RunFailed
 from launch.team import Team
 from policy.trajectory import Outcome
+from proposer.generate import Prompt, Response, Sampling
 from rl.manifest import Manifest, read_manifest
 from tests.makers import step, trajectory
 from tests.teams import idle_team
@@ -171,6 +173,47 @@ def test_the_rounds_figures_tell_how_the_judge_erred_on_each_website(team: Team)
     metrics = summary.round_metrics(team.ledger, 1)
     assert (metrics["audit/forum/fpr"], metrics["audit/shop/n"]) == (1.0, 6)
     assert "audit/shop/brier" not in metrics
+
+
+async def is_never_asked(prompt: Prompt, sampling: Sampling) -> Response:
+    raise AssertionError("every verdict was there")
+
+
+def judge_round(team: Team, k: int) -> None:
+    team.models = {"judge": is_never_asked}
+    asyncio.run(stages.judge(team, k))
+
+
+def test_a_judge_that_passes_failed_audits_stops_the_run_before_it_learns_until_it_is_told_to_go_on(
+    tmp_path: Path,
+) -> None:
+    with open_books(tmp_path) as team:
+        begin(team, 1)
+        attempt_all(team, 1, wrong="forum")  # 3 of 3: at least 0.44 (Wilson); none of 3 in the shop
+        said = r"round 1: the judge called 3 of 3 failed audits on forum a success: a share of at least 0\.44 .*"
+        for _ in range(2):
+            with pytest.raises(RunFailed, match=said + r"resume --set audit\.max_fpr=1"):
+                judge_round(team, 1)
+        (alarm,) = [event for event in team.ledger.events() if event.kind == "alarm"]
+        assert (alarm.round, "audit.max_fpr = 0.3" in alarm.text, "shop" in alarm.text) == (1, True, False)
+        assert team.ledger.manifest(1) is None
+        for limit in (0.45, 1):
+            audits = team.config.audit.model_copy(update={"max_fpr": limit})
+            team.config = team.config.model_copy(update={"audit": audits})
+            judge_round(team, 1)
+        assert len([event for event in team.ledger.events() if event.kind == "alarm"]) == 1
+
+
+def test_no_false_positives_and_unmeasured_ones_set_off_no_alarm(tmp_path: Path) -> None:
+    with open_books(tmp_path, "audit.max_fpr=0") as team:
+        begin(team, 1)
+        attempt_all(team, 1)
+        judge_round(team, 1)
+    (tmp_path / "without").mkdir()
+    with open_books(tmp_path / "without", "audit.max_fpr=0", "audit.share=0", "audit.correct=false") as team:
+        begin(team, 1)
+        attempt_all(team, 1, wrong="forum")
+        judge_round(team, 1)
 
 
 @pytest.mark.parametrize(
