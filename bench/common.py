@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,27 @@ TRUTH = (
 def own_settings(name: str, seed: int, runs_dir: Path, overrides: Sequence[str]) -> list[str]:
     """Overrides for a run under a name of its own; name, seed and place can't be overridden."""
     return [*overrides, f"run.name={name}", f"run.seed={seed}", f"run.runs_dir={runs_dir.resolve()}"]
+
+
+def runs_of_seeds(
+    config: str, name: str, seeds: Iterable[int], runs_dir: Path, overrides: Sequence[str]
+) -> Iterator[Path]:
+    """A seed's finished run, ``<name>-seed<N>``, one after the other; what is missing of a run is done first.
+
+    What the starter can do is the same for all, so the first run measures it and the others branch off after that.
+
+    Raises:
+        ConfigError: no such config, or a directory holds a run that was begun with another one.
+        typer.Exit: a run failed; it has said why.
+    """
+    first: Path | None = None
+    for seed in seeds:
+        own = f"{name}-seed{seed}"
+        if first is None:
+            run_dir = first = run_to_end(config, own_settings(own, seed, runs_dir, overrides))
+        else:
+            run_dir = fork_to_end(first, own, 1, Phase.PROPOSE, [f"run.seed={seed}"])
+        yield run_dir
 
 
 def run_command(config: str, settings: Sequence[str]) -> list[str]:

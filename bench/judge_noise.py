@@ -15,14 +15,13 @@ A small one (six hundred episodes and three updates: 66 minutes on two cores wit
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Annotated
 
 import typer
 
-from bench.common import RUNS, TRUTH, fork_to_end, own_settings, round_summaries, run_to_end
+from bench.common import RUNS, TRUTH, fork_to_end, round_summaries, runs_of_seeds
 from launch.books import Phase
 from launch.config import ConfigError
 
@@ -40,9 +39,8 @@ def of_algorithm(name: str) -> list[str]:
     return [f"learner.algorithm.name={name}", f"selection.max_failures_per_task={2 if name == 'topr' else 0}"]
 
 
-def successes_of(seed: int, flip_rate: float, config: str, settings: Sequence[str], runs_dir: Path) -> dict[str, float]:
-    """Held-out success of the last weights of each of a seed's runs; what is missing of them is run first."""
-    base = run_to_end(config, own_settings(f"noise-clean-seed{seed}", seed, runs_dir, settings))
+def successes_of(seed: int, base: Path, flip_rate: float) -> dict[str, float]:
+    """Held-out success of the last weights of each of a seed's runs, `base` the clean one; the others are run first."""
     run_dirs = {"clean": base} | {
         run: fork_to_end(base, f"noise-{run}-seed{seed}", 1, Phase.JUDGE, own)
         for run, own in noisy_runs(flip_rate).items()
@@ -79,9 +77,10 @@ def main(
     ]
     common = [*PRACTICE, *sizes, *of_algorithm(algorithm), *(overrides or [])]
     found: list[dict[str, float]] = []
+    numbers = [int(number) for number in seeds.split(",")]
     try:
-        for number in map(int, seeds.split(",")):
-            found.append(successes_of(number, flip_rate, config, common, runs_dir))
+        for number, base in zip(numbers, runs_of_seeds(config, "noise-clean", numbers, runs_dir, common), strict=True):
+            found.append(successes_of(number, base, flip_rate))
             print(f"seed {number}: held-out success {found[-1]}")
     except ConfigError as error:
         raise typer.BadParameter(str(error), param_hint="--config, --set, --algorithm") from error

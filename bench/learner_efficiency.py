@@ -1,10 +1,10 @@
 """How much do the algorithms learn from the very same episodes? Held-out success by ground truth, after against before.
 
-Per seed one run of the config practises and learns from it by filtered behaviour cloning. For every other arm a run
-branches off it (launch/fork.py) once the first round's attempts are judged: it learns from these very verdicts
-(rl/selection.py picks from them what the algorithm learns from) and is measured on the same tasks; further rounds it
-makes by itself. What is there already is used again. A gain is that of bench/quickstart_learning.py, and so is its
-interval.
+Per seed one run of the config practises and learns from it by filtered behaviour cloning; what the starter can do is
+measured once, by the first seed's. For every other arm a run branches off it (launch/fork.py) once the first round's
+attempts are judged: it learns from these very verdicts (rl/selection.py picks from them what the algorithm learns from)
+and is measured on the same tasks; further rounds it makes by itself. What is there already is used again. A gain is
+that of bench/quickstart_learning.py, and so is its interval.
 
 An arm is an algorithm with the config's other settings, or a name and what it changes, for ablations. Learning rates
 that suit each algorithm best are not looked for (`--set learner.lr=...` sets that of all).
@@ -19,7 +19,7 @@ from typing import Annotated
 
 import typer
 
-from bench.common import RUNS, fork_to_end, own_settings, run_to_end
+from bench.common import RUNS, fork_to_end, runs_of_seeds
 from bench.quickstart_learning import Gains, bootstrap, mean_gain, paired_gains, tasks_within_seeds
 from launch.books import Phase, Purpose
 from launch.config import ConfigError
@@ -52,18 +52,17 @@ def main(
     others = dict(map(changes_of, arms or ["rloo", "grpo"]))
     gains: dict[str, list[Gains]] = {name: [] for name in (BASELINE, *others)}
     episodes = 0
-    for number in map(int, seeds.split(",")):
-        common = [*(overrides or []), f"run.rounds={rounds}"]
-        try:
-            base = run_to_end(config, own_settings(f"efficiency-seed{number}", number, runs_dir, common))
+    common = [*(overrides or []), f"run.rounds={rounds}"]
+    try:
+        for base in runs_of_seeds(config, "efficiency", map(int, seeds.split(",")), runs_dir, common):
             gains[BASELINE].append(paired_gains(base, Purpose.EVAL))
             for name, own in others.items():
                 run_dir = fork_to_end(base, f"{base.name}-{name}", FIRST, Phase.SEAL, own)
                 gains[name].append(paired_gains(run_dir, Purpose.EVAL))
-        except ConfigError as error:
-            raise typer.BadParameter(str(error), param_hint="--config, --set, --arm") from error
-        with Ledger.open_readonly(base) as books:
-            episodes += sum(books.num_episodes(k, Purpose.TRAIN) for k in range(1, rounds + 1))
+            with Ledger.open_readonly(base) as books:
+                episodes += sum(books.num_episodes(k, Purpose.TRAIN) for k in range(1, rounds + 1))
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint="--config, --set, --arm") from error
     if not all(gains[BASELINE]):
         raise typer.BadParameter("expected runs that measure held-out tasks", param_hint="--config")
     for name, runs in gains.items():

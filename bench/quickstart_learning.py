@@ -21,8 +21,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from bench.common import RUNS, fork_to_end, own_settings, round_summaries, run_to_end
-from launch.books import Phase, Purpose
+from bench.common import RUNS, round_summaries, runs_of_seeds
+from launch.books import Purpose
 from launch.config import ConfigError, find
 from launch.ledger import Ledger
 
@@ -85,20 +85,16 @@ def main(
 ) -> None:
     """Compare the quickstart's last weights with its first: held-out and unseen success, ground truth, over seeds."""
     held_out, unseen = [], []
-    first: Path | None = None
-    for number in map(int, seeds.split(",")):
-        name = f"{find(config).stem}-seed{number}"
-        try:
-            if first is None:
-                run_dir = first = run_to_end(config, own_settings(name, number, runs_dir, overrides or []))
-            else:
-                run_dir = fork_to_end(first, name, 1, Phase.PROPOSE, [f"run.seed={number}"])
-        except ConfigError as error:
-            raise typer.BadParameter(str(error), param_hint="--config, --set") from error
-        held_out.append(paired_gains(run_dir, Purpose.EVAL))
-        unseen.append(paired_gains(run_dir, Purpose.UNSEEN))
-        shares = [(row["held_out_success"], row["unseen_success"]) for row in round_summaries(run_dir)]
-        print(f"{name}: (held-out, unseen) success by round {shares}, {len(held_out[-1])} and {len(unseen[-1])} pairs")
+    try:
+        numbers = map(int, seeds.split(","))
+        for run_dir in runs_of_seeds(config, find(config).stem, numbers, runs_dir, overrides or []):
+            held_out.append(paired_gains(run_dir, Purpose.EVAL))
+            unseen.append(paired_gains(run_dir, Purpose.UNSEEN))
+            shares = [(row["held_out_success"], row["unseen_success"]) for row in round_summaries(run_dir)]
+            pairs = f"{len(held_out[-1])} and {len(unseen[-1])} pairs"
+            print(f"{run_dir.name}: (held-out, unseen) success by round {shares}, {pairs}")
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint="--config, --set") from error
     if not all(held_out):
         raise typer.BadParameter("expected runs that measure held-out tasks", param_hint="--config")
     if all(unseen):
