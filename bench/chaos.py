@@ -3,8 +3,10 @@
 Two tiny runs of one config, with real Ray, Chromium, learner and ledger, and by default a scripted model: one unbroken,
 the other killed (-9) at seeded moments and resumed until it is done; then another one, until all kills are spent. Kills
 are of the driver or a worker at a crash point (policy/crash.py), or of the driver, the rollout actor or Chromium when
-some episodes are in the books; or the judge is out for some calls. With `--real-model` it is the starter on real vLLM,
-whose server and engine are killed as well; its samples differ from run to run, so that there is no digest to compare.
+some episodes are in the books; or the judge is out for some calls. With `--overlap` a round is proposed and rolled out
+while the one before trains (`run.overlap`), and kills hit both at once. With `--real-model` it is the starter on real
+vLLM, whose server and engine are killed as well; its samples differ from run to run, so that there is no digest to
+compare.
 
 - lost: rows committed before a kill (trajectories, verdicts, manifests, weights) that are gone or changed at the end;
 - duplicated: committed trajectories whose file was written again, and files without a row;
@@ -14,6 +16,7 @@ whose server and engine are killed as well; its samples differ from run to run, 
 - resume_s_median: seconds from starting the program again to its going on with a phase.
 
     python -m bench.chaos --kills 100 --seed 0
+    python -m bench.chaos --kills 100 --seed 0 --overlap
     python -m bench.chaos --kills 20 --seed 0 --real-model
 """
 
@@ -27,7 +30,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -81,6 +84,7 @@ SCRIPTED = (
     "learner.lora_rank=4",
     "learner.lora_alpha=8",
 )
+OVERLAPPED = ("run.overlap=true", "run.rounds=3")
 REAL = (f"model.starter={ROOT}/starter", "serving.max_restarts=50")
 
 POINTS = {
@@ -108,6 +112,8 @@ POINTS = {
     "worker:delivered": 3,
 }
 """Crash point -> the highest number of the time at which it is tried."""
+POINTS_AHEAD = {"ahead:practised": 1, "ahead:joined": 1}
+"""The same, of runs whose rounds overlap."""
 STRIKES = ("driver", "actor", "chromium")
 """What is struck from outside, when some episodes were committed since the program was started."""
 SCRIPTED_STRIKES = ("judge out",)
@@ -123,13 +129,13 @@ class Kill:
     number: int
 
 
-def draw_kills(seed: int, strikes: Sequence[str]) -> Iterator[Kill]:
+def draw_kills(seed: int, points: Mapping[str, int], strikes: Sequence[str]) -> Iterator[Kill]:
     """Kills without end, every place in turn, in a new order each time round."""
     rng = random.Random(seed)
-    places = [*POINTS, *strikes]
+    places = [*points, *strikes]
     while True:
         for where in rng.sample(places, len(places)):
-            yield Kill(where, rng.randint(1, POINTS.get(where, MAX_EPISODES)))
+            yield Kill(where, rng.randint(1, points.get(where, MAX_EPISODES)))
 
 
 class Model:
@@ -212,9 +218,12 @@ def glance(run_dir: Path) -> Glance:
 class Arena:
     """A directory in which runs are killed, and the scripted model that they talk to; a context manager."""
 
-    def __init__(self, directory: Path, seed: int, *, real_model: bool = False) -> None:
-        """Write the scripted runs' model; with `real_model` they start their own server of the starter."""
-        self.directory, self.seed, self.real_model = directory, seed, real_model
+    def __init__(self, directory: Path, seed: int, settings: Sequence[str] = (), *, real_model: bool = False) -> None:
+        """Write the scripted runs' model; with `real_model` they start their own server of the starter.
+
+        `settings` are those of all of its runs.
+        """
+        self.directory, self.seed, self.settings, self.real_model = directory, seed, settings, real_model
         self.model = Model()
         self._server = ScriptedServer(self.model, None if real_model else StarterTokens())
         if not real_model:
@@ -231,7 +240,7 @@ class Arena:
 
     def command(self, name: str, settings: Sequence[str] = ()) -> list[str]:
         """The command that begins a run of that name, or goes on with it."""
-        ours = [f"run.name={name}", f"run.seed={self.seed}", *SIZE]
+        ours = [f"run.name={name}", f"run.seed={self.seed}", *SIZE, *self.settings]
         if self.real_model:
             return run_command("quickstart", [*ours, *REAL, f"run.runs_dir={self.directory}/runs", *settings])
         return run_command(str(CONFIG), [*ours, *SCRIPTED, *self._server.settings(self.directory), *settings])
@@ -244,7 +253,8 @@ class Arena:
         """Start the program, or start it again, and let `kill` befall it: its exit code, and whether it was struck."""
         mark = self.directory / "crashed"
         mark.unlink(missing_ok=True)
-        at_point = {VARIABLE: f"{kill.where}#{kill.number}", MARK: str(mark)} if kill and kill.where in POINTS else {}
+        is_point = kill and kill.where in POINTS | POINTS_AHEAD
+        at_point = {VARIABLE: f"{kill.where}#{kill.number}", MARK: str(mark)} if kill and is_point else {}
         command = self.command(run_dir.name, settings)
         with (self.directory / f"{run_dir.name}.log").open("ab") as log:
             process = subprocess.Popen(command, cwd=ROOT, env=os.environ | at_point, stdout=log, stderr=log)
@@ -339,11 +349,12 @@ def digest_of(run_dir: Path) -> dict[str, str]:
         return digest(books)
 
 
-def wreak(directory: Path, num_kills: int, seed: int, *, real_model: bool = False) -> Tally:
+def wreak(directory: Path, num_kills: int, seed: int, *, overlap: bool = False, real_model: bool = False) -> Tally:
     """Run once unbroken, unless the model is real, then killed as often as asked for."""
     tally = Tally(digest_equal=None if real_model else True)
-    kills = draw_kills(seed, STRIKES + (REAL_STRIKES if real_model else SCRIPTED_STRIKES))
-    with Arena(directory, seed, real_model=real_model) as arena:
+    points = POINTS | POINTS_AHEAD if overlap else POINTS
+    kills = draw_kills(seed, points, STRIKES + (REAL_STRIKES if real_model else SCRIPTED_STRIKES))
+    with Arena(directory, seed, OVERLAPPED if overlap else (), real_model=real_model) as arena:
         unbroken = None if real_model else digest_of(run_killed(arena, "unbroken", kills, 0, Tally()))
         number = 0
         while tally.kills.total() < num_kills:
@@ -358,11 +369,14 @@ def wreak(directory: Path, num_kills: int, seed: int, *, real_model: bool = Fals
 def main(
     kills: Annotated[int, typer.Option(help="How many kills.", min=1)] = 100,
     seed: Annotated[int, typer.Option(help="Of the kills and of the runs.", min=0)] = 0,
+    overlap: Annotated[bool, typer.Option("--overlap", help="Rounds that overlap.")] = False,
     real_model: Annotated[bool, typer.Option("--real-model", help="The starter on real vLLM.")] = False,
 ) -> None:
     """Kill a run at seeded moments, resume it, and compare it with an unbroken one."""
+    if overlap and real_model:
+        raise typer.BadParameter("expected one of the two: the starter's roles take turns", param_hint="--overlap")
     directory = Path(tempfile.mkdtemp(prefix="pae-chaos-"))
-    tally = wreak(directory, kills, seed, real_model=real_model)
+    tally = wreak(directory, kills, seed, overlap=overlap, real_model=real_model)
     for where, number in sorted(tally.kills.items()):
         print(f"{number:4} x {where}")
     orphans = tally.orphans
