@@ -23,6 +23,12 @@ when it was sampled. What a policy says almost surely it goes on saying, and its
 what RL teaches language models it teaches on the few uncertain tokens (Wang et al. 2025, arXiv 2506.01939, there by
 entropy and token by token). The change of the log-prob from the sampling policy to the parent was not taken for it: but
 for replayed steps they are one policy, and the change is rounding noise.
+
+By config, of failures only those steps count that read what a success of their task read too, and that went on
+otherwise: there it is known what would have been better, while a whole failure blames its good steps as well. Attempts
+at one task begin on the same page, and many come to the same pages. To compare steps that start from the same state is
+taken from GiGPO (Feng et al. 2025, arXiv 2505.10978, section 4.2), which gives each of them an advantage of its own;
+here it only tells which steps are left out.
 """
 
 import itertools
@@ -64,6 +70,9 @@ class SelectionSettings(BaseModel):
     critical_share: float = Field(default=1.0, gt=0, le=1)
     """Share of each trajectory's steps that are learned from, rounded up: those whose response was least likely when it
     was sampled; steps of unknown log-probs count as such. 1: all."""
+    contrasted_only: bool = False
+    """Whether of a failure only those steps are learned from whose prompt a success of the task was given too, and
+    answered otherwise. For algorithms that learn from failures."""
     replay_rounds: int = Field(default=0, ge=0)
     """Rounds before this one whose attempts are selected from as well; 0: each round learns from its own."""
 
@@ -163,8 +172,10 @@ def _successes(
     tasks = sorted({a.trajectory.task.id for a in kept})
     failures = [unlike([a for a in trusted[task] if not a.is_success]) for task in tasks]
     failed = [a for group in failures for a in _shortest(group, max_failures)]
-    places = _critical([*kept, *failed], settings.critical_share)
-    usable = [place for place in places if _is_usable(place)]
+    places = _places([*kept, *failed])
+    contrasted = _contrasted(places, trusted) if settings.contrasted_only else places
+    critical = _critical(contrasted, settings.critical_share)
+    usable = [place for place in critical if _is_usable(place)]
     samples = _distinct(usable)
     counts = {
         "dropped_duplicates": sum(map(len, successes.values())) - sum(map(len, different.values())),
@@ -174,8 +185,9 @@ def _successes(
         "kept_trajectories": len(kept),
         "kept_tasks": len(tasks),
         "kept_failures": len(failed),
-        "dropped_steps_uncritical": _num_steps([*kept, *failed]) - len(places),
-        "dropped_steps_unusable": len(places) - len(usable),
+        "dropped_steps_uncontrasted": len(places) - len(contrasted),
+        "dropped_steps_uncritical": len(contrasted) - len(critical),
+        "dropped_steps_unusable": len(critical) - len(usable),
         "dropped_steps_equal": len(usable) - len(samples),
     }
     return _selection(samples, [trusted[task] for task in tasks], counts)
@@ -218,12 +230,29 @@ class _Place:
         return self.attempt.trajectory.steps[self.index]
 
 
-def _critical(attempts: Iterable[Judged], share: float) -> list[_Place]:
+def _places(attempts: Iterable[Judged]) -> list[_Place]:
+    return [_Place(attempt, index) for attempt in attempts for index in range(len(attempt.trajectory.steps))]
+
+
+def _contrasted(places: Iterable[_Place], trusted: Groups) -> list[_Place]:
+    """All steps of successes, and of failures those in whose place a success of the task said something else."""
+    said: dict[tuple[int, ...], set[tuple[int, ...]]] = defaultdict(set)  # a prompt holds its task
+    for place in _places(attempt for group in trusted.values() for attempt in group if attempt.is_success):
+        said[place.step.prompt_ids].add(place.step.token_ids)
+
+    def is_contrasted(step: Step) -> bool:
+        better = said.get(step.prompt_ids)
+        return bool(step.prompt_ids and better) and step.token_ids not in better
+
+    return [place for place in places if place.attempt.is_success or is_contrasted(place.step)]
+
+
+def _critical(places: Iterable[_Place], share: float) -> list[_Place]:
     """Of each attempt that share of its steps which surprised most, in their order; of equals the earlier ones."""
     kept = []
-    for attempt in attempts:
-        places = [_Place(attempt, index) for index in range(len(attempt.trajectory.steps))]
-        most = sorted(places, key=lambda place: -_surprise(place.step))[: math.ceil(share * len(places))]
+    for _, group in itertools.groupby(places, key=lambda place: place.attempt.trajectory.id):
+        steps = list(group)
+        most = sorted(steps, key=lambda place: -_surprise(place.step))[: math.ceil(share * len(steps))]
         kept += sorted(most, key=lambda place: place.index)
     return kept
 
@@ -231,10 +260,6 @@ def _critical(attempts: Iterable[Judged], share: float) -> list[_Place]:
 def _surprise(step: Step) -> float:
     """Minus the log-prob (nats) of a response when it was sampled; infinite where that isn't known."""
     return -sum(step.logprobs) if _has_logprobs(step) else math.inf
-
-
-def _num_steps(attempts: Iterable[Judged]) -> int:
-    return sum(len(attempt.trajectory.steps) for attempt in attempts)
 
 
 def _is_usable(place: _Place) -> bool:
@@ -263,8 +288,10 @@ def _groups(trusted: Groups, settings: SelectionSettings, seed: int) -> Selectio
     different = [_unlike(group) for group in mixed] if settings.drop_duplicates else mixed
     newest = _newest(different, settings.max_trajectories, seed)
     kept = [attempt for group in newest for attempt in group]
-    places = _critical(kept, settings.critical_share)
-    usable = [place for place in places if _has_tokens(place.step) and _has_logprobs(place.step)]
+    places = _places(kept)
+    contrasted = _contrasted(places, trusted) if settings.contrasted_only else places
+    critical = _critical(contrasted, settings.critical_share)
+    usable = [place for place in critical if _has_tokens(place.step) and _has_logprobs(place.step)]
     counts = {
         "groups": len(shares),
         "dropped_groups_of_one": sum(len(successes) == 1 for successes in shares.values()),
@@ -272,8 +299,9 @@ def _groups(trusted: Groups, settings: SelectionSettings, seed: int) -> Selectio
         "dropped_groups_all_failed": sum(len(s) > 1 and not any(s) for s in shares.values()),
         "dropped_groups_as_oldest": len(mixed) - len(newest),
         "dropped_duplicates": sum(map(len, mixed)) - sum(map(len, different)),
-        "dropped_steps_uncritical": _num_steps(kept) - len(places),
-        "dropped_steps_without_logprobs": len(places) - len(usable),
+        "dropped_steps_uncontrasted": len(places) - len(contrasted),
+        "dropped_steps_uncritical": len(contrasted) - len(critical),
+        "dropped_steps_without_logprobs": len(critical) - len(usable),
         "kept_trajectories": sum(attempt.is_success for attempt in kept),
         "kept_tasks": len(newest),
         "kept_failures": sum(not attempt.is_success for attempt in kept),

@@ -258,6 +258,31 @@ def test_a_step_of_unknown_logprobs_counts_as_one_that_matters() -> None:
     assert selection.counts["dropped_steps_uncritical"] == 2
 
 
+def walking(name: str, *said: tuple[tuple[int, ...], int]) -> Trajectory:
+    """An attempt whose steps were given these prompts and said these tokens."""
+    steps = [step(token).model_copy(update={"prompt_ids": prompt}) for prompt, token in said]
+    return trajectory(name).model_copy(update={"steps": tuple(steps)})
+
+
+@pytest.mark.parametrize("learns_from", [LearnsFrom.FAILURES_TOO, LearnsFrom.GROUPS])
+def test_by_wish_a_failure_counts_only_where_a_success_of_the_task_went_on_otherwise(learns_from: LearnsFrom) -> None:
+    home, cart, lost = (5, 6), (5, 7), (5, 8)
+    judged = [
+        (walking("s1", (home, 1), (cart, 2)), S),
+        (walking("s2", (home, 3), (cart, 2), (cart, 4)), S),
+        (walking("f", (home, 1), (cart, 9), (cart, 4), (lost, 9), ((), 9), (home, 7)), F),
+        (walking("u", (lost, 1)), U),
+    ]
+    settings = {"max_per_task": 1, "max_failures_per_task": 1, "contrasted_only": True}
+    selection = chosen(judged, learns_from, **settings)
+    assert [place for place in places(selection) if place[0] == "f"] == [("f", 1), ("f", 5)]
+    assert {("s1", 0), ("s1", 1)} <= set(places(selection))
+    assert selection.counts["dropped_steps_uncontrasted"] == 4
+    halved = chosen(judged, learns_from, **settings, critical_share=0.5)
+    assert sum(name == "f" for name, _ in places(halved)) == 1, "the share is of what is contrasted"
+    assert chosen(judged, learns_from, max_failures_per_task=1).counts["dropped_steps_uncontrasted"] == 0
+
+
 def test_a_manifest_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     sealed = manifest(chosen(GROUP, LearnsFrom.GROUPS))
     write_manifest(tmp_path / "manifests" / "m.json", sealed)
