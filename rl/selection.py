@@ -241,7 +241,7 @@ def _contrasted(places: Iterable[_Place], trusted: Groups) -> list[_Place]:
         said[place.step.prompt_ids].add(place.step.token_ids)
 
     def is_contrasted(step: Step) -> bool:
-        better = said.get(step.prompt_ids)
+        better = said.get(step.prompt_ids, set())
         return bool(step.prompt_ids and better) and step.token_ids not in better
 
     return [place for place in places if place.attempt.is_success or is_contrasted(place.step)]
