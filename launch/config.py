@@ -305,10 +305,6 @@ class Config(_Section):
         if (selection.max_failures_per_task > 0) != (algorithm.learns_from is LearnsFrom.FAILURES_TOO):
             wanted = "at least 1" if algorithm.learns_from is LearnsFrom.FAILURES_TOO else "0"
             raise ValueError(f"selection.max_failures_per_task: expected {wanted} with {algorithm.name}")
-        if selection.max_recoveries_per_task and algorithm.learns_from is LearnsFrom.GROUPS:
-            raise ValueError(
-                f"selection.max_recoveries_per_task: expected 0 with {algorithm.name}, which compares attempts"
-            )
         if selection.replay_rounds and not algorithm.takes_replay:
             raise ValueError(f"selection.replay_rounds: expected 0 with {algorithm.name}, which is on-policy")
         if algorithm.learns_from is LearnsFrom.GROUPS and self.rollout.samples_per_task < 2:

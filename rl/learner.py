@@ -140,10 +140,6 @@ class Lessons:
     sampler: Path | None = None
     """Hugging Face directory of the weights that sampled them; None: the parent's."""
 
-    def advantage(self, sample: Sample) -> float:
-        """A sample's advantage: its trajectory's, and 1 where it is imitated for itself."""
-        return 1.0 if sample.is_recovery else self.advantages[sample.trajectory_id]
-
 
 def update(
     manifest: Path,
@@ -222,7 +218,7 @@ def _tidy(out: Path, *, is_done: bool) -> None:
 
 
 def lessons_of(data: Manifest, algorithm: Algorithm) -> Lessons:
-    """The samples of an advantage other than 0: their trajectory's, by the algorithm, and 1 for a recovery."""
+    """The samples that an algorithm gives an advantage other than 0, which all steps of a trajectory share."""
     groups: dict[str, list[Attempt]] = defaultdict(list)
     for attempt in data.attempts:
         groups[attempt.group].append(attempt)
@@ -231,7 +227,7 @@ def lessons_of(data: Manifest, algorithm: Algorithm) -> Lessons:
         for group in groups.values()
         for attempt, advantage in zip(group, algorithm.advantages([a.worth for a in group]), strict=True)
     }
-    samples = [sample for sample in data.samples if sample.is_recovery or advantages[sample.trajectory_id]]
+    samples = [sample for sample in data.samples if advantages[sample.trajectory_id]]
     new = {a.trajectory_id for a in data.attempts if a.age == 0 and a.staleness == data.staleness}
     return Lessons(samples, advantages, fresh=[sample for sample in samples if sample.trajectory_id in new])
 
@@ -491,7 +487,7 @@ class Training:
     def _loss(self, micro: Sequence[Sample], lessons: Lessons, blobs: BlobStore, num_tokens: int) -> Loss:
         logprobs_BR, mask_BR = self.model.logprobs(micro, blobs, self._settings.image_px)
         starter = [lessons.starter_logprobs.get((sample.trajectory_id, sample.step), ()) for sample in micro]
-        advantages = [lessons.advantage(sample) for sample in micro]
+        advantages = [lessons.advantages[sample.trajectory_id] for sample in micro]
         return self._settings.algorithm.loss(
             Batch(
                 logprobs_BR=logprobs_BR,

@@ -37,8 +37,6 @@ class Sample(_Record):
     """Blob names of the pictures in the prompt, in order."""
     weights: int | None
     """Policy version that sampled the step."""
-    is_recovery: bool = False
-    """Whether it is imitated for itself, whatever its attempt was worth: it led on from a step in vain."""
 
     @model_validator(mode="after")
     def _one_logprob_a_token(self) -> Self:

@@ -29,11 +29,6 @@ otherwise: there it is known what would have been better, while a whole failure 
 at one task begin on the same page, and many come to the same pages. To compare steps that start from the same state is
 taken from GiGPO (Feng et al. 2025, arXiv 2505.10978, section 4.2), which gives each of them an advantage of its own;
 here it only tells which steps are left out.
-
-By config, steps are imitated for themselves, whatever came of their attempt: recoveries, with which the agent got on
-after a step in vain. An agent that says the same again in the same place is stuck for good when it is greedy, and most
-of what it knows of ways out is in attempts that failed later on: a task's shortest successes are those that needed
-none. It takes no judge to tell a recovery: the page that follows is another one.
 """
 
 import itertools
@@ -41,12 +36,12 @@ import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from evaluator.verdict import Judgement
-from policy.trajectory import Effect, Step, Trajectory
+from policy.trajectory import Step, Trajectory
 from rl.algorithms.base import LearnsFrom
 from rl.manifest import Attempt, Sample
 
@@ -78,10 +73,6 @@ class SelectionSettings(BaseModel):
     contrasted_only: bool = False
     """Whether of a failure only those steps are learned from whose prompt a success of the task was given too, and
     answered otherwise. For algorithms that learn from failures."""
-    max_recoveries_per_task: int = Field(default=0, ge=0)
-    """Steps kept of a task's attempts, failed ones too, for having led to another page after a step that came to
-    nothing, the likeliest responses first; steps of the successes kept are no part of it. Not for algorithms that
-    compare attempts."""
     replay_rounds: int = Field(default=0, ge=0)
     """Rounds before this one whose attempts are selected from as well; 0: each round learns from its own."""
 
@@ -185,8 +176,7 @@ def _successes(
     contrasted = _contrasted(places, trusted) if settings.contrasted_only else places
     critical = _critical(contrasted, settings.critical_share)
     usable = [place for place in critical if _is_usable(place)]
-    recoveries = _recoveries(trusted, kept, settings.max_recoveries_per_task)
-    samples = _distinct([*usable, *recoveries])
+    samples = _distinct(usable)
     counts = {
         "dropped_duplicates": sum(map(len, successes.values())) - sum(map(len, different.values())),
         "dropped_by_task_balance": sum(map(len, different.values())) - len(balanced),
@@ -198,10 +188,9 @@ def _successes(
         "dropped_steps_uncontrasted": len(places) - len(contrasted),
         "dropped_steps_uncritical": len(contrasted) - len(critical),
         "dropped_steps_unusable": len(critical) - len(usable),
-        "dropped_steps_equal": len(usable) + len(recoveries) - len(samples),
+        "dropped_steps_equal": len(usable) - len(samples),
     }
-    practised = sorted({*tasks, *(place.attempt.trajectory.task.id for place in recoveries)})
-    return _selection(samples, [trusted[task] for task in practised], counts)
+    return _selection(samples, [trusted[task] for task in tasks], counts)
 
 
 def _unlike(attempts: Iterable[Judged]) -> list[Judged]:
@@ -235,8 +224,6 @@ class _Place:
 
     attempt: Judged
     index: int
-    is_recovery: bool = False
-    """Whether the step is imitated for itself."""
 
     @property
     def step(self) -> Step:
@@ -275,32 +262,6 @@ def _surprise(step: Step) -> float:
     return -sum(step.logprobs) if _has_logprobs(step) else math.inf
 
 
-def _recoveries(groups: Groups, kept: Iterable[Judged], limit: int) -> list[_Place]:
-    """Of each task's attempts at most so many steps that led on from a step in vain, the likeliest responses first."""
-    is_kept = {attempt.trajectory.id for attempt in kept}
-    recoveries = []
-    for group in groups.values():
-        others = [place for place in _places(group) if place.attempt.trajectory.id not in is_kept]
-        ways_out = [place for place in others if _leads_on(place) and _has_tokens(place.step)]
-        likeliest = sorted(ways_out, key=lambda place: _surprise(place.step) / len(place.step.token_ids))
-        recoveries += [replace(place, is_recovery=True) for place in likeliest[:limit]]
-    return recoveries
-
-
-def _leads_on(place: _Place) -> bool:
-    """Whether a step came after one in vain, and wasn't in vain itself."""
-    trajectory, index = place.attempt.trajectory, place.index
-    return index > 0 and _is_in_vain(trajectory, index - 1) and not _is_in_vain(trajectory, index)
-
-
-def _is_in_vain(trajectory: Trajectory, index: int) -> bool:
-    """Whether a step's reply wasn't understood, or its action wasn't done or left the page as it was."""
-    pages = [*(step.observation for step in trajectory.steps), trajectory.final]
-    before, after = pages[index : index + 2]
-    is_same = after is None or (before.url, before.listing) == (after.url, after.listing)
-    return trajectory.steps[index].effect is not Effect.DONE or is_same
-
-
 def _is_usable(place: _Place) -> bool:
     """Whether a step can be imitated or unlearned.
 
@@ -312,9 +273,9 @@ def _is_usable(place: _Place) -> bool:
 
 
 def _distinct(places: Iterable[_Place]) -> list[Sample]:
-    """Each pair of prompt and response once; one that a success holds too, or that is a recovery, isn't to blame."""
+    """Each pair of prompt and response once; one that a success holds too, and those come first, isn't to blame."""
     distinct: dict[tuple[tuple[int, ...], tuple[int, ...]], Sample] = {}
-    for place in sorted(places, key=lambda place: not (place.attempt.is_success or place.is_recovery)):
+    for place in places:
         distinct.setdefault((place.step.prompt_ids, place.step.token_ids), _sample(place))
     return list(distinct.values())
 
@@ -363,8 +324,7 @@ def _selection(samples: Iterable[Sample], groups: Iterable[Sequence[Judged]], co
     attempts = sorted((_attempt(a) for group in groups for a in group), key=lambda attempt: attempt.trajectory_id)
     failures = {attempt.trajectory_id for attempt in attempts if not attempt.reward}
     steps = {
-        "kept_failed_steps": sum(s.trajectory_id in failures and not s.is_recovery for s in ordered),
-        "kept_recoveries": sum(sample.is_recovery for sample in ordered),
+        "kept_failed_steps": sum(sample.trajectory_id in failures for sample in ordered),
         "kept_steps": len(ordered),
     }
     return Selection(ordered, tuple(attempts), {**counts, **steps})
@@ -403,5 +363,4 @@ def _sample(place: _Place) -> Sample:
         temperature=step.temperature or 1.0,
         pictures=(step.observation.screenshot,) if step.pictured else (),
         weights=step.weights,
-        is_recovery=place.is_recovery,
     )

@@ -106,13 +106,6 @@ def test_replay_needs_an_algorithm_that_takes_it(toml: Path) -> None:
         configs.load(toml, [*group, "learner.algorithm.name=rloo"])
 
 
-def test_recoveries_are_not_for_algorithms_that_compare_attempts(toml: Path) -> None:
-    recoveries = ["rollout.samples_per_task=2", "selection.max_recoveries_per_task=1"]
-    assert configs.load(toml, recoveries).selection.max_recoveries_per_task == 1
-    with pytest.raises(ConfigError, match=r"selection\.max_recoveries_per_task: expected 0 with rloo"):
-        configs.load(toml, [*recoveries, "learner.algorithm.name=rloo"])
-
-
 def test_overlap_is_refused_where_it_can_not_be(toml: Path) -> None:
     overlap = ["run.overlap=true", "rollout.samples_per_task=2"]
     assert configs.load(toml, overlap).max_staleness == 1

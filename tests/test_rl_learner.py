@@ -153,20 +153,6 @@ def test_training_unlearns_a_failure_and_leaves_the_rest(tiny: Path, blobs: Blob
     assert sum(done.logprobs) > sum(before[1].logprobs) + 1
 
 
-def test_a_recovery_becomes_likelier_though_its_attempt_failed(
-    tiny: Path, blobs: BlobStore, samples: list[Sample]
-) -> None:
-    model = load_model(tiny, SETTINGS)
-    settings = SETTINGS.model_copy(update={"epochs": 5})
-    recovery = samples[0].model_copy(update={"is_recovery": True})
-    failed = manifest_of([recovery, samples[1]], a=0, b=0)
-    (before,) = model.score([recovery], blobs, 256)
-    metrics = train(model, lessons_of(failed, FilteredBC()), blobs, settings)
-    (after,) = model.score([recovery], blobs, 256)
-    assert sum(after) > sum(before) + 1
-    assert metrics["learn/optimizer_steps"] == 5, "the other step isn't trained on"
-
-
 def test_cutting_a_batch_into_parts_leaves_the_gradient_as_it_is(
     tiny: Path, blobs: BlobStore, samples: list[Sample]
 ) -> None:

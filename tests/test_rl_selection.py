@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from evaluator.verdict import Judgement
-from policy.trajectory import Action, ActionKind, Effect, Outcome, Trajectory
+from policy.trajectory import Action, ActionKind, Outcome, Trajectory
 from rl.algorithms.base import LearnsFrom
 from rl.algorithms.filtered_bc import FilteredBC
 from rl.algorithms.topr import TOPR
 from rl.learner import lessons_of
 from rl.manifest import Manifest, read_manifest, write_manifest
 from rl.selection import Judged, Selection, SelectionSettings, select
-from tests.makers import observation, step, trajectory
+from tests.makers import step, trajectory
 
 S, F, U = Judgement.SUCCESS, Judgement.FAILURE, Judgement.UNDECIDED
 
@@ -281,62 +281,6 @@ def test_by_wish_a_failure_counts_only_where_a_success_of_the_task_went_on_other
     halved = chosen(judged, learns_from, **settings, critical_share=0.5)
     assert sum(name == "f" for name, _ in places(halved)) == 1, "the share is of what is contrasted"
     assert chosen(judged, learns_from, max_failures_per_task=1).counts["dropped_steps_uncontrasted"] == 0
-
-
-def stumbling(name: str, *pages: str, task: str = "Buy the Copper Kettle.") -> Trajectory:
-    """An attempt that saw these pages one after the other; a step between two that are the same came to nothing."""
-    seen = [observation(listing) for listing in pages]
-    steps = [
-        step(sum(name.encode()) * 10 + n).model_copy(update={"observation": page, "effect": Effect.DONE})
-        for n, page in enumerate(seen[:-1])
-    ]
-    return trajectory(name, task).model_copy(update={"steps": tuple(steps), "final": seen[-1]})
-
-
-def with_step(record: Trajectory, index: int, **changes: Any) -> Trajectory:
-    steps = list(record.steps)
-    steps[index] = steps[index].model_copy(update=changes)
-    return record.model_copy(update={"steps": tuple(steps)})
-
-
-@pytest.mark.parametrize("learns_from", [LearnsFrom.SUCCESSES, LearnsFrom.FAILURES_TOO])
-def test_a_step_that_led_on_from_one_in_vain_is_imitated_whatever_came_of_its_attempt(learns_from: LearnsFrom) -> None:
-    success = stumbling("s", "home", "home", "cart")
-    failure = stumbling("f", "home", "home", "found", "found", "found", "thing")
-    hopeless = with_step(stumbling("h", "home", "list", "list", task="Another task."), 0, effect=None, action=None)
-    hopeless = with_step(hopeless, 1, observation=observation("home")).model_copy(update={"final": observation("list")})
-    judged = [(success, S), (failure, F), (hopeless, F), (stumbling("u", "home", "home", "cart"), U)]
-    limit = {"max_recoveries_per_task": 9, "max_failures_per_task": int(learns_from is LearnsFrom.FAILURES_TOO)}
-    selection = chosen(judged, learns_from, **limit)
-    recoveries = [(s.trajectory_id, s.step) for s in selection.samples if s.is_recovery]
-    assert recoveries == [("f", 1), ("f", 4), ("h", 1)]
-    assert selection.counts["kept_recoveries"] == 3
-    assert {("s", 0), ("s", 1)} <= set(places(selection)), "a success's own are imitated as they were"
-    algorithm = TOPR() if learns_from is LearnsFrom.FAILURES_TOO else FilteredBC()
-    lessons = lessons_of(manifest(selection), algorithm)
-    assert {lessons.advantage(s) for s in lessons.samples if s.is_recovery} == {1.0}
-    blamed = [(s.trajectory_id, s.step) for s in lessons.samples if lessons.advantage(s) < 0]
-    assert blamed == ([("f", 0), ("f", 2), ("f", 3)] if algorithm.name == "topr" else [])
-    assert selection.counts["kept_failed_steps"] == len(blamed)
-    assert not any(s.is_recovery for s in chosen(judged).samples)
-
-
-def test_what_leads_nowhere_or_nowhere_known_is_no_recovery() -> None:
-    undone = with_step(stumbling("a", "home", "home", "cart"), 1, effect=Effect.GONE)
-    first = stumbling("b", "home", "cart")
-    unseen = stumbling("c", "home", "home", "cart").model_copy(update={"final": None})
-    unknown = with_step(stumbling("d", "home", "home", "cart"), 1, token_ids=())
-    judged = [(record, F) for record in (undone, first, unseen, unknown)]
-    assert chosen(judged, max_recoveries_per_task=9).samples == ()
-
-
-def test_of_a_task_s_recoveries_the_likeliest_are_kept() -> None:
-    records = [
-        with_step(stumbling(name, "home", "home", "cart"), 1, logprobs=(p,))
-        for name, p in zip("abc", (-2.0, -0.1, -1.0), strict=True)
-    ]
-    selection = chosen([(record, F) for record in records], max_recoveries_per_task=2)
-    assert places(selection) == [("b", 1), ("c", 1)]
 
 
 def test_a_manifest_is_read_back_as_it_was_written(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class Batch:
     starter_BR: Tensor
     """The same tokens' log-probs under the weights that the run began with; NaN unless the algorithm asks for them."""
     advantages_B: Tensor
-    """Of each sample: its trajectory's, which the steps share; 1 for a recovery (rl/selection.py)."""
+    """Of each sample's trajectory: its steps share it."""
     num_tokens: int
     """Response tokens in the whole batch."""
     batch_size: int
