@@ -22,7 +22,7 @@ from policy.precision import multiplies_bf16
 from policy.prompt import render
 from policy.server import ModelServer
 from policy.server_record import ServerRecord, State
-from policy.server_settings import ServerSettings, is_cpu_build, number_format
+from policy.server_settings import ServerSettings, is_cpu_build, number_format, options
 from proposer.generate import ModelError, Prompt, Response, Sampling
 from rl.learner import LearnerSettings, measure_parity
 from rl.manifest import Sample
@@ -251,3 +251,12 @@ def test_a_number_format_that_is_named_is_the_one_served() -> None:
     assert number_format(ServerSettings(dtype="float16")) == "float16"
     is_slow = is_cpu_build() and not multiplies_bf16()
     assert number_format(ServerSettings()) == ("float32" if is_slow else "bfloat16")
+
+
+@pytest.mark.skipif(not is_cpu_build(), reason="on a GPU vLLM sizes its cache itself")
+def test_the_cache_holds_as_many_tokens_in_fp32() -> None:
+    in_bf16, in_fp32 = (
+        int(options(ServerSettings(dtype=dtype, kv_cache_gib=0.25))["--kv-cache-memory-bytes"])
+        for dtype in ("bfloat16", "float32")
+    )
+    assert (in_bf16, in_fp32) == (2**28, 2**29)
