@@ -16,8 +16,8 @@ from policy.precision import multiplies_bf16
 SERVED_NAME = "model"
 GIB = 2**30
 CPU_BLOCK_TOKENS = 32
-"""Tokens of a block of a CPU server's cache; prompts share whole blocks only, and vLLM's own 128 are a third of one. Its
-CPU attention wants multiples of 32 (vllm/platforms/cpu.py)."""
+"""Tokens of a block of a CPU server's cache. Prompts share whole blocks only, and vLLM's own 128 are a third of a prompt;
+its CPU attention wants multiples of 32 (vllm/platforms/cpu.py)."""
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -48,8 +48,8 @@ class ServerSettings(BaseModel):
     tensor_parallel: int = Field(default=1, ge=1)
     """GPUs that share one copy of the model; 1 on CPU."""
     kv_cache_gib: float = Field(default=0.5, gt=0)
-    """Key-value cache of a CPU server, GiB in a format of 16 bits; one that computes in fp32 takes twice that, for as many
-    tokens. On GPUs vLLM takes its own share of memory."""
+    """Key-value cache of a CPU server, GiB in a format of 16 bits; one that computes in fp32 takes twice that, for as
+    many tokens. On GPUs vLLM takes its own share of memory."""
     picture_cache_gib: float = Field(default=0.25, ge=0)
     """Pictures kept ready for prompts that show them again, GiB, both in the server and in its engine."""
     cpu_cores: str = "auto"
