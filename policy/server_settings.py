@@ -16,7 +16,7 @@ from policy.precision import multiplies_bf16
 SERVED_NAME = "model"
 GIB = 2**30
 CPU_BLOCK_TOKENS = 32
-"""Tokens of a block of a CPU server's cache. Prompts share whole blocks only, and vLLM's own 128 are a third of a prompt;
+"""Tokens of a block of a CPU server's cache. Prompts share whole blocks only, and vLLM's own 128 are a third of one;
 its CPU attention wants multiples of 32 (vllm/platforms/cpu.py)."""
 REPOSITORY = Path(__file__).resolve().parent.parent
 
