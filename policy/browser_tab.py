@@ -145,7 +145,8 @@ class Tab:
         context.on("response", self._note_answer)
         try:
             await self._go_home()
-            await self._settle()
+            if not await self._settle():
+                self._notices.append(_NOT_SETTLED)
             yield
         finally:
             await self._give_up_downloads()

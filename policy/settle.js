@@ -1,7 +1,12 @@
 "use strict";
-// Runs before observe.js in the same isolated world of the top document: notes when the page last changed, and tells
-// when it has come to rest.
+// Runs before observe.js in the same isolated world: stills the caret in every document, notes when the page (the top
+// document) last changed, and tells when it has come to rest.
 (() => {
+  // One that blinks would make two pictures of one page (Chromium from 140; others go on blinking).
+  const still = new CSSStyleSheet();
+  still.replaceSync(":root { caret-animation: manual }");
+  document.adoptedStyleSheets.push(still);
+
   if (window !== window.top || Object.hasOwn(window, "pae")) return;  // `window.pae` may be an element of that id
 
   const SHORT_ANIMATION_MS = 1000;  // longer ones, and endless ones, are decoration

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -264,6 +265,33 @@ async def test_a_page_that_never_rests_is_taken_as_it_is_at_the_deadline(
         started = time.monotonic()
         assert await tab.act(CLICK, observation) == "The page is still loading."
         assert 1.4 < time.monotonic() - started < 3.0
+
+
+async def test_the_agent_is_told_that_its_first_page_has_not_come_to_rest(browser: Browser, site: SmallSite) -> None:
+    came = threading.Event()
+
+    def picture(path: str) -> Reply:
+        came.wait(20)
+        return Reply()
+
+    site.replies["/picture"] = picture
+    try:
+        async with browser.episode(site.serve("<img src=/picture width=90 height=90>")) as tab:
+            assert (await tab.observe()).notice == "The page is still loading."
+            assert (await tab.observe()).notice == ""
+    finally:
+        came.set()
+
+
+@pytest.mark.parametrize("frame", [False, True])
+async def test_a_caret_in_a_page_at_rest_does_not_blink(browser: Browser, site: SmallSite, frame: bool) -> None:
+    html = "<style>input { font: 60px serif }</style><input autofocus>"
+    async with browser.episode(site.serve(f'<iframe srcdoc="{html}"></iframe>' if frame else html)) as tab:
+        await tab.act(CLICK, await tab.observe())
+        pictures, end = set[str](), time.monotonic() + 1.2  # it is seen for half a second, and then not for as long
+        while time.monotonic() < end:
+            pictures.add((await tab.observe()).screenshot)
+    assert len(pictures) == 1
 
 
 async def test_a_long_poll_is_not_waited_for(browser: Browser, site: SmallSite) -> None:
