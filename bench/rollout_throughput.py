@@ -164,7 +164,7 @@ async def run(golds: Sequence[GoldTask], at_once: int, reply_ms: float | None, s
 
 def main(
     episodes: Annotated[int, typer.Option(help="How many.", min=2)] = 24,
-    at_once: Annotated[int, typer.Option(help="Episodes at once.", min=1)] = 12,
+    at_once: Annotated[int | None, typer.Option(help="Episodes at once; default: the quickstart's.", min=1)] = None,
     scripted_ms: Annotated[float | None, typer.Option(help="A stand-in for the model: time of a reply.")] = None,
     slots: Annotated[int, typer.Option(help="Replies at once of the stand-in.", min=1)] = 4,
     seed: Annotated[int, typer.Option(help="Of the choice of tasks.", min=0)] = 0,
@@ -172,7 +172,8 @@ def main(
     """Attempt the same tasks together, with the browser alone and with the model alone."""
     golds = [gold for number in range(8) for site in SITES.values() for gold in gold_tasks(site, f"train-{number}")]
     chosen = random.Random(seed).sample(golds, min(episodes, len(golds)))
-    print(json.dumps(asyncio.run(run(chosen, at_once, scripted_ms, slots))))
+    num_at_once = at_once or configs.load("quickstart").rollout.episodes_per_actor
+    print(json.dumps(asyncio.run(run(chosen, num_at_once, scripted_ms, slots))))
 
 
 if __name__ == "__main__":
