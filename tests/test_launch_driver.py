@@ -1,5 +1,6 @@
 """Going on with a run: with the config that it was begun with, or with a change that was asked for."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,22 @@ def test_a_changed_config_is_refused_with_the_key_and_the_way_to_allow_it(begun:
 
 def test_a_change_that_is_asked_for_is_made(begun: Config) -> None:
     assert stored_config(begun.run_dir, ["run.rounds=9"]).run.rounds == 9
+
+
+def test_a_run_outlives_settings_that_are_gone(begun: Config, caplog: pytest.LogCaptureFixture) -> None:
+    data = json.loads(begun.model_dump_json())
+    data["selection"]["max_recoveries"] = 2
+    data["learner"]["algorithm"]["lambda"] = 0.5
+    data["websites"][1]["tint"] = "blue"
+    data["tint"] = {"blue": 1}
+    with Ledger(begun.run_dir) as ledger:
+        ledger.set_meta("config", json.dumps(data))
+    assert stored_config(begun.run_dir) == begun
+    gone = {"selection.max_recoveries", "learner.algorithm.lambda", "websites.1.tint", "tint"}
+    assert set(caplog.messages[0].partition("left out: ")[2].split(", ")) == gone
+    check_config(begun)
+    with pytest.raises(ConfigError, match=r"selection\.max_recoveries: unknown key"):
+        stored_config(begun.run_dir, ["selection.max_recoveries=2"])
 
 
 def test_a_moved_run_goes_on_where_it_is(begun: Config, tmp_path: Path) -> None:
