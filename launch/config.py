@@ -437,7 +437,7 @@ def _drop(data: Any, loc: Sequence[int | str]) -> str:
     *parents, last = loc
     path: list[int | str] = []
     for name in parents:
-        if isinstance(data, list) or name in data:  # else it names the kind of settings, as `grpo` does
+        if isinstance(name, int) or name in data:  # else it names the kind of settings, as `grpo` does
             path, data = [*path, name], data[name]
     del data[last]
     return ".".join(map(str, [*path, last]))
