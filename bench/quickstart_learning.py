@@ -38,8 +38,8 @@ def successes(run_dir: Path, k: int, purpose: Purpose) -> dict[str, bool]:
         return {row.task_id: row.truth is True for row in books.trajectories(k, purpose) if row.outcome.is_agents}
 
 
-def gains_between(before: Mapping[str, bool], after: Mapping[str, bool]) -> Gains:
-    """The gain of every task that was measured both times."""
+def gains_between(before: Mapping[str, int], after: Mapping[str, int]) -> Gains:
+    """By how much every task that both tell of is better off afterwards."""
     return {task: after[task] - before[task] for task in sorted(before.keys() & after.keys())}
 
 
