@@ -127,7 +127,9 @@ def theirs(work: Work) -> Round:
     num_at_once = min(settings.batch_size, settings.micro_tokens // MOST_TOKENS)
     trainer = SFTTrainer(
         model=AutoModelForImageTextToText.from_pretrained(
-            work.model, dtype=torch.bfloat16 if uses_bf16(settings) else torch.float32, attn_implementation=attention()
+            work.model,
+            dtype=torch.bfloat16 if uses_bf16(settings) else torch.float32,
+            attn_implementation=attention(settings),
         ),
         args=SFTConfig(
             output_dir=tempfile.mkdtemp(prefix="pae-trl-"),
