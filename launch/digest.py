@@ -1,6 +1,8 @@
 """What a run decided, as hashes: two runs of one config with the same model answers have the same digest.
 
-Left out is what differs between runs that decide alike: times, costs, attempts, events, trajectory files (with times).
+Left out is what differs between runs that decide alike: times, costs, attempts, events, trajectory files (with times),
+and names of pictures, since Chromium now and then draws a few glyphs a shade lighter or darker (docs/browser.md); what
+a picture does to the weights is in theirs.
 """
 
 import hashlib
@@ -13,6 +15,7 @@ from evaluator.verdict import Verdict
 from launch.books import LedgerReader, Purpose
 from launch.gauge import CANARIES, JudgedCanaries
 from launch.thoughts import THOUGHTS, JudgedWithThoughts
+from rl.manifest import read_manifest
 
 COMMIT = "COMMIT.json"
 
@@ -35,7 +38,7 @@ def digest(books: LedgerReader) -> dict[str, str]:
             (path.name, [_verdict(verdict) for verdict in _with_thoughts(path)])
             for path in sorted((books.run_dir / THOUGHTS).glob("*.json"))
         ],
-        "manifests": [(row.round, _file_hash(path)) for row in books.rounds() if (path := books.manifest(row.round))],
+        "manifests": [(row.round, _manifest(path)) for row in books.rounds() if (path := books.manifest(row.round))],
         "weights": [(row.version, row.parent, _weight_hashes(books.run_dir / row.path)) for row in books.weights()],
         "gates": [astuple(row) for row in books.gates()],
     }
@@ -62,8 +65,8 @@ def _verdict(verdict: Verdict) -> object:
     return verdict.model_dump(mode="json", exclude={"cost"})
 
 
-def _file_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _manifest(path: Path) -> object:
+    return read_manifest(path).model_dump(mode="json", exclude={"samples": {"__all__": {"pictures"}}})
 
 
 def _weight_hashes(directory: Path) -> dict[str, str] | None:
