@@ -7,7 +7,8 @@ Successes (filtered behaviour cloning's filter, PAE, section 4.4) are balanced o
 successful trajectory; kept all, easy tasks drown the rest: here a task gives at most `max_per_task` of its successes,
 shortest first, a task that always succeeds gives one, and no shape of trajectory (its website and sequence of actions)
 may give more than `max_per_shape`. Where the algorithm takes failures too, failed attempts at tasks that give successes
-are selected as well, at most `max_failures_per_task`: what not to do where it is known that it can be done.
+are selected as well, at most `max_failures_per_task`: what not to do where it is known that it can be done. Their steps
+that any success of the task took too, selected or not, aren't to blame.
 
 Groups are the attempts at one task, all of them: those whose attempts all succeeded or all failed are dropped, since
 there is nothing to compare, except where side effects take more off some successes than off others. A step that two
@@ -173,7 +174,8 @@ def _successes(
     failures = [unlike([a for a in trusted[task] if not a.is_success]) for task in tasks]
     failed = [a for group in failures for a in _shortest(group, max_failures)]
     places = _places([*kept, *failed])
-    contrasted = _contrasted(places, trusted) if settings.contrasted_only else places
+    blamed = _blamed(places, trusted)
+    contrasted = _contrasted(blamed, trusted) if settings.contrasted_only else blamed
     critical = _critical(contrasted, settings.critical_share)
     usable = [place for place in critical if _is_usable(place)]
     samples = _distinct(usable)
@@ -185,7 +187,8 @@ def _successes(
         "kept_trajectories": len(kept),
         "kept_tasks": len(tasks),
         "kept_failures": len(failed),
-        "dropped_steps_uncontrasted": len(places) - len(contrasted),
+        "dropped_steps_not_to_blame": len(places) - len(blamed),
+        "dropped_steps_uncontrasted": len(blamed) - len(contrasted),
         "dropped_steps_uncritical": len(contrasted) - len(critical),
         "dropped_steps_unusable": len(critical) - len(usable),
         "dropped_steps_equal": len(usable) - len(samples),
@@ -203,7 +206,8 @@ def _unlike(attempts: Iterable[Judged]) -> list[Judged]:
 
 
 def _shortest(attempts: Iterable[Judged], limit: int) -> list[Judged]:
-    return sorted(attempts, key=lambda a: (len(a.trajectory.steps), a.trajectory.id))[:limit]
+    """Those with the least side effects first, and of these the shortest."""
+    return sorted(attempts, key=lambda a: (-a.standing, len(a.trajectory.steps), a.trajectory.id))[:limit]
 
 
 def _limit_shapes(attempts: Iterable[Judged], limit: int) -> list[Judged]:
@@ -234,15 +238,28 @@ def _places(attempts: Iterable[Judged]) -> list[_Place]:
     return [_Place(attempt, index) for attempt in attempts for index in range(len(attempt.trajectory.steps))]
 
 
+def _said_in_successes(trusted: Groups) -> Mapping[tuple[int, ...], set[tuple[int, ...]]]:
+    """What successes said, selected or not, by prompt; a prompt holds its task."""
+    said: dict[tuple[int, ...], set[tuple[int, ...]]] = defaultdict(set)
+    for place in _places(attempt for group in trusted.values() for attempt in group if attempt.is_success):
+        if place.step.prompt_ids:
+            said[place.step.prompt_ids].add(place.step.token_ids)
+    return said
+
+
+def _blamed(places: Iterable[_Place], trusted: Groups) -> list[_Place]:
+    """All steps of successes, and of failures those that no success of the task took too."""
+    said = _said_in_successes(trusted)
+    return [p for p in places if p.attempt.is_success or p.step.token_ids not in said.get(p.step.prompt_ids, ())]
+
+
 def _contrasted(places: Iterable[_Place], trusted: Groups) -> list[_Place]:
     """All steps of successes, and of failures those in whose place a success of the task said something else."""
-    said: dict[tuple[int, ...], set[tuple[int, ...]]] = defaultdict(set)  # a prompt holds its task
-    for place in _places(attempt for group in trusted.values() for attempt in group if attempt.is_success):
-        said[place.step.prompt_ids].add(place.step.token_ids)
+    said = _said_in_successes(trusted)
 
     def is_contrasted(step: Step) -> bool:
         better = said.get(step.prompt_ids, set())
-        return bool(step.prompt_ids and better) and step.token_ids not in better
+        return bool(better) and step.token_ids not in better
 
     return [place for place in places if place.attempt.is_success or is_contrasted(place.step)]
 
@@ -273,7 +290,7 @@ def _is_usable(place: _Place) -> bool:
 
 
 def _distinct(places: Iterable[_Place]) -> list[Sample]:
-    """Each pair of prompt and response once; one that a success holds too, and those come first, isn't to blame."""
+    """Each pair of prompt and response once."""
     distinct: dict[tuple[tuple[int, ...], tuple[int, ...]], Sample] = {}
     for place in places:
         distinct.setdefault((place.step.prompt_ids, place.step.token_ids), _sample(place))

@@ -63,6 +63,27 @@ def test_a_step_that_a_success_took_too_is_not_to_blame_and_a_malformed_one_is()
     assert places(selection) == [("f", 1), ("s", 0), ("s", 1)]
 
 
+@pytest.mark.parametrize("settings", [{"max_per_task": 1}, {"critical_share": 0.5}])
+def test_a_step_of_a_success_that_is_not_selected_is_not_to_blame_either(settings: dict[str, Any]) -> None:
+    shared, best, good, bad = (
+        step(number).model_copy(update={"logprobs": (surprise,)})
+        for number, surprise in enumerate((-0.1, -3, -3, -0.1))
+    )
+    short, long, failed = (
+        trajectory(name).model_copy(update={"steps": steps})
+        for name, steps in {"short": (best,), "long": (shared, good), "failed": (shared, bad)}.items()
+    )
+    judged = [(short, S), (long, S), (failed, F)]
+    selection = chosen(judged, learns_from=LearnsFrom.FAILURES_TOO, max_failures_per_task=1, **settings)
+    assert [place for place in places(selection) if place[0] == "failed"] == [("failed", 1)]
+    assert selection.counts["dropped_steps_not_to_blame"] == 1
+
+
+def test_of_two_successes_the_one_without_side_effects_is_taken_though_it_is_longer() -> None:
+    judged = [Judged(trajectory("short", steps=1), S, left=0.0), Judged(trajectory("clean", steps=2), S)]
+    assert names(select(judged, SelectionSettings(), LearnsFrom.SUCCESSES, seed=0)) == {"clean"}
+
+
 def test_a_trajectory_that_the_agent_did_not_end_is_never_trained_on_whatever_the_verdict() -> None:
     outcomes = [outcome for outcome in Outcome if not outcome.is_agents]
     judged = [(trajectory(f"t{n}", outcome=outcome), S) for n, outcome in enumerate(outcomes)]
@@ -277,7 +298,8 @@ def test_by_wish_a_failure_counts_only_where_a_success_of_the_task_went_on_other
     selection = chosen(judged, learns_from, **settings)
     assert [place for place in places(selection) if place[0] == "f"] == [("f", 1), ("f", 5)]
     assert {("s1", 0), ("s1", 1)} <= set(places(selection))
-    assert selection.counts["dropped_steps_uncontrasted"] == 4
+    dropped = ("dropped_steps_not_to_blame", "dropped_steps_uncontrasted")
+    assert sum(selection.counts.get(name, 0) for name in dropped) == 4
     halved = chosen(judged, learns_from, **settings, critical_share=0.5)
     assert sum(name == "f" for name, _ in places(halved)) == 1, "the share is of what is contrasted"
     assert chosen(judged, learns_from, max_failures_per_task=1).counts["dropped_steps_uncontrasted"] == 0
