@@ -9,7 +9,7 @@ from playwright.async_api import APIRequestContext, Error
 
 from policy.browser_settings import BrowserError, BrowserSettings
 from policy.manners import Pacer
-from policy.robots import Fetched, Robots
+from policy.robots import Fetched, Robots, origin_of
 from policy.trajectory import Outcome
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class Manners:
         """Whether any are owed: not to websites that this machine serves itself, unless the settings say so."""
         self.closed: list[str] = []
         """Addresses that were left alone since ``robots.txt`` asks for it."""
+        self._without_rules: set[str] = set()
         self._settings = settings
         self._pacer = pacer
         self._robots = robots if politeness.robots == "obey" else None
@@ -56,12 +57,22 @@ class Manners:
         await asyncio.sleep(wait_s)
 
     async def may_open(self, url: str) -> bool:
-        """Whether a page may be asked for; one that is closed to robots is noted."""
-        if not self.are_due or self._robots is None or await self._robots.allows(url, self._fetch):
+        """Whether a page may be asked for; one that is closed to robots is noted, and a website without its rules."""
+        if not self.are_due or self._robots is None:
             return True
-        logger.info("robots.txt closes %s", url)
-        self.closed.append(url)
-        return False
+        allowed = await self._robots.allows(url, self._fetch)
+        self._without_rules.discard(origin_of(url))
+        if allowed is None:
+            self._without_rules.add(origin_of(url))
+        elif not allowed:
+            self.closed.append(url)
+        if not allowed:
+            logger.info("robots.txt %s %s", "can't be had for" if allowed is None else "closes", url)
+        return bool(allowed)
+
+    def lacks_rules(self, url: str) -> bool:
+        """Whether the page was left alone since its website's ``robots.txt`` couldn't be had, which is its failure."""
+        return origin_of(url) in self._without_rules
 
     async def may_return(self, busy: Busy) -> bool:
         """Whether a busy website may be asked again, now that all workers have left it alone for a while."""

@@ -56,6 +56,7 @@ Result = TypeVar("Result")
 _BUSY = {429, 503}
 _UNAUTHORISED = 401
 _SERVER_ERROR = 500
+_NO_RULES = "the website's robots.txt can't be had"
 _GIVEN_UP = {"net::ERR_ABORTED"}  # by the browser: another page was asked for, or it was a download or had no content
 _UNSAFE_REDIRECT = "net::ERR_UNSAFE_REDIRECT"
 _AWAITED = {"document", "xhr", "fetch", "script", "stylesheet"}  # what a page may still change by
@@ -244,7 +245,8 @@ class Tab:
     async def _may_open(self, url: str) -> bool:
         if self._gate.refuses(url) or await self._manners.may_open(url):
             return True
-        self._tell(f"{url} was not opened: the website's robots.txt closes it to robots.")
+        if not self._manners.lacks_rules(url):
+            self._tell(f"{url} was not opened: the website's robots.txt closes it to robots.")
         return False
 
     def _note_request_failed(self, request: Request) -> None:
@@ -253,7 +255,9 @@ class Tab:
         failed_before = self._load_failure
         is_newest = self._loading is not None and self._loading[0] == request
         self._note_request_over(request)
-        if is_newest:
+        if is_newest and self._manners.lacks_rules(request.url):
+            self._load_failure = f"{request.url}: {_NO_RULES}"
+        elif is_newest:
             gave_up = (request.failure or "") in _GIVEN_UP or self._gate.refuses(request.url)
             self._load_failure = failed_before if gave_up else f"{request.url}: {request.failure}"
 
@@ -498,6 +502,8 @@ class Tab:
         except (Error, PlaywrightTimeout) as error:
             if len(self._manners.closed) > num_closed:
                 raise BrowserError(Outcome.BLOCKED, f"robots.txt closes {self._manners.closed[-1]}") from error
+            if self._manners.lacks_rules(self._start_url):
+                raise BrowserError(Outcome.SITE_ERROR, f"{self._start_url}: {_NO_RULES}") from error
             outside = f" (outside this website: {', '.join(self.refused)})" if self.refused else ""
             raise _load_error(error, outside) from error
         return response.status if response else 0

@@ -13,7 +13,6 @@ from protego import Protego
 
 _KEPT_S = 24 * 3600.0  # RFC 9309, section 2.4: no longer than a day
 _MAX_CHARS = 500 * 1024  # section 2.5
-_CLOSED = "User-agent: *\nDisallow: /"
 
 
 class Fetched(NamedTuple):
@@ -36,23 +35,30 @@ class Robots:
         self._clock = clock
         self._rules: dict[str, tuple[float, Protego]] = {}
 
-    async def allows(self, url: str, fetch: Fetch) -> bool:
-        """Whether a page may be opened; not where its website's rules can't be had for now (section 2.3.1.4)."""
-        return (await self._rules_for(url, fetch)).can_fetch(url, self._name)
+    async def allows(self, url: str, fetch: Fetch) -> bool | None:
+        """Whether a page may be opened; None: its website's rules can't be had for now, so it may not (2.3.1.4)."""
+        rules = await self._rules_for(url, fetch)
+        return rules.can_fetch(url, self._name) if rules else None
 
     async def least_gap_s(self, url: str, fetch: Fetch) -> float:
         """Seconds that the website wants between two pages (``Crawl-delay``, which isn't in the standard); 0: none."""
-        return float((await self._rules_for(url, fetch)).crawl_delay(self._name) or 0.0)
+        rules = await self._rules_for(url, fetch)
+        return float((rules and rules.crawl_delay(self._name)) or 0.0)
 
-    async def _rules_for(self, url: str, fetch: Fetch) -> Protego:
-        parts = urlsplit(url)
-        origin, now = f"{parts.scheme}://{parts.netloc}", self._clock()
+    async def _rules_for(self, url: str, fetch: Fetch) -> Protego | None:
+        origin, now = origin_of(url), self._clock()
         read_at, rules = self._rules.get(origin, (0.0, None))
         if rules is not None and now - read_at < _KEPT_S:
             return rules
         fetched = await fetch(f"{origin}/robots.txt")
         if fetched is None or fetched.status >= 500:  # asked for again at the next page
-            return Protego.parse(_CLOSED)
+            return None
         rules = Protego.parse(fetched.text[:_MAX_CHARS] if fetched.status < 400 else "")
         self._rules[origin] = now, rules
         return rules
+
+
+def origin_of(url: str) -> str:
+    """Whose rules hold for an address: ``https://example.com:8080``."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"

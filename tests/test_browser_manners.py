@@ -238,6 +238,20 @@ async def test_pages_closed_to_robots_are_not_opened_and_the_agent_is_told(polit
     assert site.paths.count("/robots.txt") == 1
 
 
+async def test_a_website_whose_rules_can_not_be_had_fails_and_closes_nothing(polite: Browser, site: SmallSite) -> None:
+    other, there = "other.localhost", site.url("/next", "other.localhost")
+    home = site.serve(f"<title>Home</title><a href={there}>Go</a>")
+    async with polite.episode(home, (f"{other}:{site.port}",)) as tab:
+        site.replies["/robots.txt"] = Reply("", 503)
+        assert await tab.act(CLICK, await tab.observe()) == ""
+        assert tab.failure == f"{there}: the website's robots.txt can't be had"
+    with pytest.raises(BrowserError, match=r"robots\.txt can't be had") as caught:
+        async with polite.episode(there):
+            pass
+    assert caught.value.outcome is Outcome.SITE_ERROR
+    assert "/next" not in site.paths
+
+
 async def test_a_step_waits_for_its_turn_and_a_turn_too_far_off_blocks(blobs: BlobStore, site: SmallSite) -> None:
     slow = QUICK.model_copy(update={"pages_per_minute": 1.0, "burst": 1, "max_wait_s": 1.0})
     async with (
