@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from launch import gauge, thoughts
-from launch.books import LedgerError, LedgerReader, Phase
+from launch.books import LedgerError, LedgerReader, Phase, Purpose
 from launch.config import ConfigError
 from launch.driver import changed_keys, next_round, stored_config
 from launch.ledger import Ledger
@@ -54,6 +54,7 @@ def fork(run_dir: Path, target: Path, k: int, before: Phase, overrides: Sequence
             books.copy_to(partial)
             with Ledger(partial) as ledger:
                 _check_reached(ledger, run_dir, k, before)
+                _check_weights(ledger, books, k, before)
                 metrics = {key: value for key, value in ledger.metrics(k).items() if _is_kept(key, before)}
                 ledger.cut(k, before)
                 ledger.set_metrics(k, metrics)
@@ -78,9 +79,22 @@ def _check_reached(ledger: LedgerReader, run_dir: Path, k: int, before: Phase) -
         raise LedgerError(
             f"{run_dir}: round {k} has only come to {reached}, so it can't be branched off before {before}"
         )
-    newest = run_dir / ledger.newest_weights(before_round=k).path
-    if not newest.is_dir():
-        raise LedgerError(f"{newest}: the weights that round {k} began with are no longer kept ([retention])")
+
+
+def _check_weights(kept: LedgerReader, books: LedgerReader, k: int, before: Phase) -> None:
+    """Raise LedgerError if weights are gone with which the round began, or by which attempts that it keeps were made.
+
+    Where rounds overlap these are others; the learner compares itself with them.
+    """
+    needed = {kept.newest_weights(before_round=k).version: "began with"}
+    if before in (Phase.JUDGE, Phase.SEAL):
+        sampled = {books.load(row).weights for row in kept.trajectories(k, Purpose.TRAIN)}
+        needed = dict.fromkeys(sampled, "was practised with") | needed
+    for row in kept.weights():
+        if row.version in needed and not (path := books.run_dir / row.path).is_dir():
+            raise LedgerError(
+                f"{path}: the weights that round {k} {needed[row.version]} are no longer kept ([retention])"
+            )
 
 
 def _is_kept(key: str, before: Phase) -> bool:

@@ -4,13 +4,14 @@ import base64
 import json
 import os
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 from openai import AsyncOpenAI, OpenAIError
 from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from policy.marks import scaled
+from policy.server_settings import check_address
 from proposer.generate import Generate, ModelError, Prompt, Response, Sampling, Usage
 
 
@@ -39,6 +40,11 @@ class EndpointSettings(BaseModel):
     knows too). Without it a reply of another form is only asked for again."""
     exact_tokens: bool = False
     """Ask for token ids and log-probs (vLLM): needed where the answers are trained on."""
+
+    @model_validator(mode="after")
+    def _keeps_no_secret(self) -> Self:
+        check_address(self.base_url, "base_url")
+        return self
 
 
 def open_endpoint(settings: EndpointSettings, *, weights: int | None = None) -> Generate:

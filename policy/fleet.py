@@ -39,8 +39,9 @@ class Fleet:
         urls = settings.base_urls or (None,) * settings.replicas
         several = len(urls) > 1
         starting = asyncio.Lock()  # two vLLM that compile at once on one CPU hang
-        self.model = model
-        """Directory of the weights served now."""
+        self._first = model
+        self.model = None if settings.base_urls else model
+        """Directory of the weights served now; None: servers given by address may hold any until the first `publish`."""
         self.version: int | None = None
         """Policy version served now; None until the first `publish` of one, and for weights that have no versions."""
         self.servers = [
@@ -176,7 +177,7 @@ class Fleet:
         """Start it again if it has died; loading the weights anew, canary included, shows that it serves them."""
         try:
             await server.revive(server.num_starts)
-            await server.publish(self.version, self.model)
+            await server.publish(self.version, self.model or self._first)
         except ModelError as error:
             server.note(State.POISONED)
             logger.warning("%s stays left out: %s", server.base_url, error)

@@ -8,6 +8,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -63,6 +64,8 @@ class ServerSettings(BaseModel):
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
+        for url in self.base_urls:
+            check_address(url, "base_urls")
         if len(set(self.base_urls)) < len(self.base_urls):
             raise ValueError(f"base_urls: addresses must differ, got {list(self.base_urls)}")
         if self.base_urls and self.replicas not in (1, len(self.base_urls)):
@@ -70,6 +73,18 @@ class ServerSettings(BaseModel):
         if self.port and self.replicas > 1:
             raise ValueError(f"port: expected 0 (any free one) with {self.replicas} replicas, got {self.port}")
         return self
+
+
+def check_address(url: str, key: str) -> None:
+    """Return if a model's address can stand in a config, where no secret may. Raises ValueError, which doesn't tell it.
+
+    For validators of a whole section: an error about one key repeats its value.
+    """
+    parts = urlsplit(url)
+    if "@" in url or parts.query or parts.fragment:
+        raise ValueError(f"{key}: expected no credentials in an address; a key comes from the environment")
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError(f"{key}: expected an address such as http://127.0.0.1:8000")
 
 
 def command(settings: ServerSettings, model: Path, port: int) -> list[str]:

@@ -19,7 +19,7 @@ def split_host(pattern: str) -> tuple[str, int | None]:
         is_all = parts.netloc == pattern and parts.username is None
     except ValueError:  # of a port, or a bracket that isn't closed
         host, port, is_all = None, None, False
-    if not host or not is_all:
+    if not host or not is_all or "*" in host.removeprefix("*."):
         raise ValueError(f"{pattern!r}: expected a host, such as example.com, *.example.com or example.com:8080")
     return host, port
 

@@ -57,7 +57,18 @@ async def test_the_allow_list_names_hosts_and_ports(host: str, port: int, allowe
 
 @pytest.mark.parametrize(
     "host",
-    ["", "a.example:http", "a.example:99999", "https://a.example", "a.example/path", "me@a.example", "::1", "[::1"],
+    [
+        "",
+        "a.example:http",
+        "a.example:99999",
+        "https://a.example",
+        "a.example/path",
+        "me@a.example",
+        "::1",
+        "[::1",
+        "*",
+        "*.*.example",
+    ],
 )
 async def test_what_is_no_host_is_refused_where_it_is_named(host: str) -> None:
     with pytest.raises(ValidationError, match=r"expected a host, such as example\.com"):

@@ -88,6 +88,8 @@ def test_overrides_set_nested_keys_of_any_type(toml: Path) -> None:
         ("learner.algorithm.name=topr", "selection.max_failures_per_task: expected at least 1 with topr"),
         ("selection.max_failures_per_task=1", "selection.max_failures_per_task: expected 0 with filtered_bc"),
         ('rollout.browser.files=["a/list.txt", "b/list.txt"]', "rollout.browser.files: two files are called list.txt"),
+        ('websites.0.allowed_hosts=["*"]', "websites.0.allowed_hosts.0: '*': expected a host"),
+        ('serving.base_urls=["a.test:8000"]', "serving: base_urls: expected an address such as http://"),
         ('websites.0.allowed_hosts=["a.test:x"]', "websites.0.allowed_hosts.0: 'a.test:x': expected a host"),
         ("serving={replicas=2, port=8000}", "serving: port: expected 0 (any free one) with 2 replicas, got 8000"),
     ],
@@ -97,6 +99,21 @@ def test_a_mistake_is_named_with_its_key_in_one_line(toml: Path, override: str, 
         configs.load(toml, [override])
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["https://me:s3cret@a.test/v1", "https://a.test/v1?api-key=s3cret"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        'endpoints.judge={base_url="ADDRESS", model="m"}',
+        'panel=[{endpoint={base_url="ADDRESS", model="m"}}]',
+        'serving.base_urls=["ADDRESS"]',
+    ],
+)
+def test_a_key_in_an_address_is_refused_and_not_told(toml: Path, override: str, address: str) -> None:
+    with pytest.raises(ConfigError, match="expected no credentials in an address") as caught:
+        configs.load(toml, [override.replace("ADDRESS", address)])
+    assert "s3cret" not in str(caught.value)
 
 
 def test_replay_needs_an_algorithm_that_takes_it(toml: Path) -> None:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from launch.books import LedgerError, Phase, Purpose
 from launch.cli import app
-from launch.config import ConfigError
+from launch.config import ConfigError, PromotionSettings
 from launch.digest import digest
 from launch.driver import stored_config
 from launch.fork import FORKS, fork
@@ -159,6 +159,15 @@ def test_what_cant_be_branched_off_is_refused_in_a_line_and_leaves_nothing(
     with pytest.raises(LedgerError, match=said):
         fork(run_dir, tmp_path / "new", k, before)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_branch_from_attempts_whose_weights_are_gone_is_refused(tmp_path: Path) -> None:
+    config = load(tmp_path, OVERLAPPED | {"retention.keep_last": 2})
+    start(config.model_copy(update={"promotion": PromotionSettings()}))  # no gate: each version follows on the last
+    for before in (Phase.JUDGE, Phase.SEAL):
+        with pytest.raises(LedgerError, match="v000001: the weights that round 3 was practised with are no longer"):
+            fork(config.run_dir, tmp_path / "new", 3, before)
+    fork(config.run_dir, tmp_path / "new", 3, Phase.ROLLOUT)
 
 
 def test_a_round_after_the_last_can_be_branched_off_before_its_tasks(base: Path) -> None:

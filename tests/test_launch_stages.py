@@ -15,7 +15,7 @@ from evaluator.verdict import Judgement, Verdict
 from launch import config as configs
 from launch import gauge, inbox, stages
 from launch.books import LedgerError, Phase, Purpose, WeightsRow
-from launch.config import CanarySettings, Config
+from launch.config import CanarySettings, Config, ModelSource
 from launch.errors import RunFailed, Stopped, WorkerLost
 from launch.judging import open_panel
 from launch.ledger import Ledger
@@ -482,3 +482,20 @@ async def test_roles_that_take_turns_are_loaded_when_their_turn_comes_and_only_t
             await team.serve(weights)
             await team.serve(weights)
     assert [Path(path).name for path in server.published] == ["policy", "proposer", "judge", "policy"]
+
+
+@pytest.mark.asyncio
+async def test_a_frozen_role_is_loaded_into_given_servers_that_may_hold_weights_of_before(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    with ScriptedServer(quick_answers) as server, Ledger(tmp_path) as ledger:
+        settings = [f"run.runs_dir={tmp_path}", f'serving.base_urls=["{server.url}"]']
+        config = configs.load("quickstart", settings)
+        config = config.model_copy(update={"model": ModelSource(base=base)})
+        with Tracker(tmp_path, config.tracking.model_copy(update={"wandb": "off"}), {}) as tracker:
+            ledger.commit_weights(WeightsRow(0, None, -1, str(base)))
+            team = make_team(config, ledger, tracker, lambda *_: None, asyncio.Event())
+            for role in ("proposer", "judge"):
+                await team.model(role)
+    assert [Path(path).name for path in server.published] == ["base"]
