@@ -70,7 +70,8 @@ class SharedDirectory:
         return BlobStore(self._run_dir / "blobs")
 
     async def deliver(self, trajectory: Trajectory, blobs: Blobs) -> str:
-        """Put an episode into the inbox; its pictures are there already."""
+        """Put an episode into the inbox; its pictures are there already, and from now on for good."""
+        await asyncio.to_thread(self.open_blobs().keep, trajectory.screenshots)
         return await asyncio.to_thread(inbox.deliver, self._run_dir, trajectory)
 
     async def fetch(self, trajectory_id: str) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -59,10 +60,16 @@ class BlobStore:
         """
         name = name_of(data)
         path = self.path(name)
-        if not path.exists():
+        if not path.exists() or path.stat().st_size != len(data):  # a stop of the machine may have left it empty
             path.parent.mkdir(parents=True, exist_ok=True)
             _write_whole(path, data, durable)
         return name
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Have blobs that are stored outlast a stop of the machine too. Raises FileNotFoundError if one isn't."""
+        paths = [self.path(name) for name in names]
+        for path in [*paths, *{path.parent for path in paths}, self.root] if paths else ():
+            sync(path)
 
     def get(self, name: str) -> bytes:
         """The bytes of a blob. Raises FileNotFoundError if there is none of that name."""

@@ -22,9 +22,9 @@ from launch.books import Purpose
 from launch.config import ConfigError
 from launch.errors import StorageError, WorkerLost
 from launch.ledger import Ledger
-from launch.storage import ObjectStore, open_storage
+from launch.storage import ObjectStore, SharedDirectory, open_storage
 from launch.workers import Order, Workers
-from policy.blobs import BlobStore, MemoryBlobs
+from policy.blobs import Blobs, BlobStore, MemoryBlobs
 from policy.crash import MARK, VARIABLE
 from policy.endpoint import EndpointSettings
 from policy.trajectory import Trajectory
@@ -79,7 +79,7 @@ def books(tmp_path: Path) -> Iterator[Ledger]:
         yield ledger
 
 
-def episode(books: Ledger, blobs: MemoryBlobs) -> Trajectory:
+def episode(books: Ledger, blobs: Blobs) -> Trajectory:
     """The planned episode, finished."""
     [planned] = books.missing_episodes(1, Purpose.TRAIN)
     seen = observation(screenshot=blobs.put(b"picture"))
@@ -172,6 +172,33 @@ async def test_an_episode_is_moved_with_its_pictures(s3: Any, books: Ledger) -> 
     assert BlobStore(books.run_dir / "blobs").get(record.final.screenshot) == b"picture"
     assert objects(s3, books) == {}
     assert not await store.fetch(record.id)
+
+
+@pytest.mark.asyncio
+async def test_a_shared_directory_has_the_pictures_on_its_disk_before_the_episode(
+    books: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, synced = os.fsync, []
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    shared = SharedDirectory(books.run_dir)
+    record = episode(books, shared.open_blobs())
+    await shared.deliver(record, shared.open_blobs())
+    (picture,) = record.screenshots
+    assert synced[:3] == [picture, picture[:2], "blobs"]
+    assert any(record.id in name for name in synced[3:])
+
+
+def test_a_picture_that_a_stop_of_the_machine_left_empty_is_stored_anew(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path)
+    name = blobs.put(b"picture")
+    blobs.path(name).write_bytes(b"")
+    assert blobs.put(b"picture") == name
+    assert blobs.get(name) == b"picture"
 
 
 @pytest.mark.asyncio
