@@ -5,6 +5,7 @@ In: a config. Out: one line for each thing that is missing, taken, full or out o
 
 import asyncio
 import importlib.util
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -16,14 +17,16 @@ import psutil
 from launch.config import Config
 from launch.disk import GB, free_gb
 from launch.errors import StorageError
+from launch.ledger import has_run
 from launch.storage import ObjectStore
 from policy.blobs import BlobStore
 from policy.browser import Browser
 from policy.browser_settings import BrowserError, BrowserSettings
 from policy.server_record import ServerRecord
 from policy.server_settings import is_cpu_build, visible_gpus
-from proposer.task import Website
 from sites.catalogue import SITES
+
+logger = logging.getLogger(__name__)
 
 REACH_TIMEOUT_S = 10.0
 
@@ -115,15 +118,17 @@ def _storage(config: Config) -> Iterator[str]:
 
 def _websites(config: Config) -> Iterator[str]:
     for entry in config.websites:
-        if problem := _website(entry.website):
-            yield f"websites: {entry.name}: {problem}"
-
-
-def _website(website: Website) -> str | None:
-    site = website.practice_site
-    if site is not None:
-        return None if site in SITES else f"no practice site {site!r}; expected one of {', '.join(sorted(SITES))}"
-    return None if _reachable(website.url) else f"nothing answers at {website.url}"
+        if entry.practice_site is not None and entry.practice_site not in SITES:
+            expected = ", ".join(sorted(SITES))
+            yield f"websites: {entry.name}: no practice site {entry.practice_site!r}; expected one of {expected}"
+    live = [entry for entry in config.websites if entry.practice_site is None]
+    silent = [entry for entry in live if not _reachable(entry.url)]
+    lines = [f"websites: {entry.name}: nothing answers at {entry.url}" for entry in silent]
+    if has_run(config.run_dir) and len(silent) < len(config.websites):
+        for line in lines:  # a run of days outlives a website's bad hour
+            logger.warning("%s; the run goes on, and asks it again in every round", line)
+    else:
+        yield from lines
 
 
 def _truth(config: Config) -> Iterator[str]:

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from launch import config as configs
+from launch import preflight
 from launch.books import Phase, Purpose, WeightsRow
 from launch.cli import app
 from launch.ledger import Ledger
+from launch.preflight import PreflightError
 from proposer.task import Task
 from tests.makers import SHOP
 
@@ -81,6 +84,22 @@ def test_what_can_not_work_is_refused_in_one_line_and_leaves_nothing(toml: Path,
     (line,) = refused("run", str(toml), "--set", override)
     assert words in line
     assert not (toml.parent / "runs").exists()
+
+
+def test_a_run_that_was_begun_goes_on_without_a_website_but_not_without_all(
+    toml: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop, gone = '{name="shop", url="practice:shop"}', '{name="gone", url="http://127.0.0.1:9/"}'
+    alone, beside = (configs.load(toml, [f"websites=[{sites}]"]) for sites in (gone, f"{shop}, {gone}"))
+    silent = r"^websites: gone: nothing answers at http://127\.0\.0\.1:9/$"
+    with pytest.raises(PreflightError, match=silent):
+        preflight.check(beside)
+    beside.run_dir.mkdir(parents=True)
+    Ledger(beside.run_dir).close()
+    with pytest.raises(PreflightError, match=silent):
+        preflight.check(alone)
+    preflight.check(beside)
+    assert "nothing answers at http://127.0.0.1:9/; the run goes on" in caplog.text
 
 
 def test_a_taken_port_is_refused(toml: Path) -> None:
