@@ -258,6 +258,25 @@ def _evaluate_suite(
 
 
 @app.command()
+def settings(
+    prefix: Annotated[
+        str, typer.Argument(help="A table: what is in it and within; default: all.", metavar="PREFIX")
+    ] = "",
+) -> None:
+    """Print every key that a config may hold, as Markdown: type, limits, default and meaning.
+
+    Examples:
+    - `python -m launch settings`
+
+    - `python -m launch settings rollout.browser`
+    """
+    with _errors():
+        from launch.settings import reference
+
+        typer.echo(reference(prefix))
+
+
+@app.command()
 def report(run: RunArgument) -> None:
     """Write the report of a run: one HTML file with curves and trajectories.
 

@@ -102,9 +102,9 @@ class Endpoints(_Section):
     """Who plays the frozen roles; the policy always has a model server (see `serving`)."""
 
     proposer: EndpointSettings | None = None
-    """None: the starter's proposer, or the base model."""
+    """Who writes tasks; None: the starter's proposer, or the base model."""
     judge: EndpointSettings | None = None
-    """None: the starter's judge, or the base model."""
+    """Who scores attempts; None: the starter's judge, or the base model."""
     take_turns: bool = False
     """Frozen roles without an endpoint answer from the policy's server, which loads each role's weights when its turn
     comes (under a second for a small model): one model in memory, and none waits for another's processor cores, but
@@ -254,21 +254,21 @@ class Config(_Section):
     websites: tuple[PractisedWebsite, ...] = Field(min_length=1)
     """The websites, at least one with role ``train``."""
     model: ModelSource
-    """What the run starts from."""
+    """What the run starts from: exactly one of the two."""
     serving: ServerSettings = ServerSettings()
     """The model servers; `base_urls`, `replicas` and `port` are the policy's."""
     endpoints: Endpoints = Endpoints()
     """Remote models for the frozen roles."""
     proposer: ProposerSettings = ProposerSettings()
-    """Writing tasks."""
+    """How tasks are written."""
     rollout: RolloutSettings
-    """Attempting them."""
+    """Attempting tasks: how much in a round, and by how many workers."""
     judge: JudgeSettings = JudgeSettings()
     """Scoring the attempts."""
     panel: tuple[PanelJudge, ...] = ()
     """Further judges: what they and the judge don't agree on is undecided."""
     canaries: CanarySettings = CanarySettings()
-    """Watching the judge."""
+    """Watching the judge, by attempts that can't be a success and are learned from by nobody."""
     audit: AuditSettings = AuditSettings()
     """Measuring the judge, and correcting rewards for its error and for side effects."""
     selection: SelectionSettings = SelectionSettings()
@@ -276,11 +276,11 @@ class Config(_Section):
     learner: LearnerSettings = LearnerSettings()
     """Updating the weights."""
     promotion: PromotionSettings = PromotionSettings()
-    """Letting no weights through that are worse."""
+    """Letting no weights through that are worse than those that the round began with."""
     evaluation: EvaluationSettings = EvaluationSettings()
-    """Measuring."""
+    """Measuring with gold tasks."""
     retention: RetentionSettings = RetentionSettings()
-    """Making room."""
+    """Which versions of the weights stay on disk; the starter's always does."""
     cluster: ClusterSettings = ClusterSettings()
     """Where the workers run."""
     tracking: TrackingSettings = TrackingSettings()

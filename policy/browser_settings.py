@@ -29,11 +29,15 @@ class BrowserSettings(BaseModel):
     """Version of Chromium that it must be, in full or its beginning (``156``); None: whichever it is. It is recorded
     with each trajectory either way."""
     width_px: int = Field(default=1024, gt=0)
-    """Viewport; with device scale factor 1 also the screenshot's size."""
+    """Width of the viewport; with device scale factor 1 also the screenshot's."""
     height_px: int = Field(default=768, gt=0)
+    """Height of both."""
     locale: str = "en-US"
+    """Language and country that pages are asked for in, and write dates and numbers in."""
     time_zone: str = "UTC"
+    """The time zone that pages are told, by its IANA name (``Europe/Berlin``)."""
     colour_scheme: Literal["light", "dark"] = "light"
+    """What pages are told that their visitor prefers."""
     fonts: str | None = None
     """A folder with the only fonts that pages are drawn with; None: the machine's. Pictures of two machines can only be
     the same where their fonts are."""
@@ -51,9 +55,11 @@ class BrowserSettings(BaseModel):
     politeness: PolitenessSettings = PolitenessSettings()
     """How live websites are treated."""
     jpeg_quality: int = Field(default=80, ge=1, le=95)
+    """Of screenshots: higher is truer, and larger."""
     page_text: bool = True
     """Whether the listing carries the visible text between the marked elements."""
     max_listing_chars: int = Field(default=1800, gt=0)
+    """Characters of the listing; a longer one is cut."""
     settle_quiet_ms: int = Field(default=50, ge=0)
     """A page is settled when nothing changed and nothing was asked of the network for so long."""
     settle_deadline_s: float = Field(default=3.0, gt=0)

@@ -32,9 +32,10 @@ def _host(pattern: str) -> str:
 class Website(BaseModel):
     """A website that the agent may practise on."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str
+    """What it is called, in prompts and reports; no other website of a config has the same."""
     url: str
     """Where an episode starts. ``practice:<site>`` is a built-in practice site: every episode gets a private world."""
     description: str = ""

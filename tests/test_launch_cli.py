@@ -21,7 +21,7 @@ from tests.makers import SHOP
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("run", "resume", "eval", "report", "status", "propose", "judge", "rejudge", "judge-eval", "clean")
-COMMANDS += ("export-labels", "convert-labels", "replay", "record")
+COMMANDS += ("export-labels", "convert-labels", "replay", "record", "settings")
 
 
 @pytest.fixture
