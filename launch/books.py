@@ -66,6 +66,10 @@ class LedgerError(ValueError):
     """The run directory can't be used as asked: already written to, held by another process, or not a run."""
 
 
+class DamagedError(LedgerError):
+    """A file of the run is no longer what the books say; it may be found in the middle of a run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Episode:
     """A planned episode: one attempt series at one task."""
@@ -293,10 +297,10 @@ class LedgerReader:
         return Rubric.model_validate_json(row[0]) if row else None
 
     def load(self, row: TrajectoryRow) -> Trajectory:
-        """The whole trajectory. Raises LedgerError if its file no longer is what was committed."""
+        """The whole trajectory. Raises DamagedError if its file no longer is what was committed."""
         data = (self.run_dir / row.path).read_bytes()
         if hashlib.sha256(data).hexdigest() != row.sha256:
-            raise LedgerError(f"{self.run_dir / row.path}: not the file that was committed")
+            raise DamagedError(f"{self.run_dir / row.path}: not the file that was committed")
         return Trajectory.model_validate_json(data)
 
     def is_sealed(self, round: int) -> bool:
@@ -307,7 +311,7 @@ class LedgerReader:
         """The sealed manifest of a round; None if not sealed or nothing was selected.
 
         Raises:
-            LedgerError: the file is not what was sealed.
+            DamagedError: the file is not what was sealed.
         """
         query = "SELECT path, sha256 FROM manifests WHERE round = ? AND num_samples > 0"
         row = self._db.execute(query, (round,)).fetchone()
@@ -315,7 +319,7 @@ class LedgerReader:
             return None
         path, sha256 = self.run_dir / row[0], row[1]
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-            raise LedgerError(f"{path}: not the manifest that was sealed (expected sha256 {sha256})")
+            raise DamagedError(f"{path}: not the manifest that was sealed (expected sha256 {sha256})")
         return path
 
     def weights(self) -> list[WeightsRow]:

@@ -22,7 +22,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from launch import config as configs
-from launch.books import LedgerError, Phase
+from launch.books import DamagedError, LedgerError, Phase
 from launch.config import Config, ConfigError
 from launch.disk import full_disk_fails
 from launch.errors import RunFailed, Stopped
@@ -55,16 +55,17 @@ def _errors() -> Iterator[None]:
     from policy.browser_settings import BrowserError
     from proposer.generate import ModelError
     from proposer.task_files import TaskFileError
+    from rl.manifest import ManifestError
 
     try:
         with full_disk_fails():
             yield
+    except (RunFailed, ModelError, BrowserError, DamagedError, ManifestError) as error:
+        _fail(EXIT_FAILED, str(error))
     except PreflightError as error:
         _fail(EXIT_USAGE, *error.problems)
     except (ConfigError, LedgerError, LabelError, NoGroundTruthError, TaskFileError) as error:
         _fail(EXIT_USAGE, str(error))
-    except (RunFailed, ModelError, BrowserError) as error:
-        _fail(EXIT_FAILED, str(error))
     except (Stopped, KeyboardInterrupt):
         _fail(EXIT_STOPPED, "stopped; what was finished is saved, go on with `python -m launch resume`")
 

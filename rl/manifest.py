@@ -15,6 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 MANIFEST_VERSION = 2
 
 
+class ManifestError(ValueError):
+    """The file is no manifest, or one that contradicts itself; one line with the file and the field."""
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -109,17 +113,17 @@ def write_manifest(path: Path, manifest: Manifest) -> str:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """A manifest. Raises ValueError, in one line, if the file isn't one."""
+    """A manifest. Raises ManifestError if the file isn't one."""
     try:
         data = json.loads(path.read_bytes())
         is_old = isinstance(data, dict) and data.get("version") == 1
         return Manifest.model_validate(_of_version_1(data) if is_old else data)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"manifest {path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+        where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise ManifestError(": ".join(filter(None, (f"manifest {path}", where, what)))) from error
     except (ValueError, KeyError) as error:
-        raise ValueError(f"manifest {path}: {error}") from error
+        raise ManifestError(f"manifest {path}: {error}") from error
 
 
 def _of_version_1(data: dict[str, Any]) -> dict[str, Any]:

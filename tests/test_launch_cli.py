@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from launch.cli import app
 from launch.ledger import Ledger
 from launch.preflight import PreflightError
 from proposer.task import Task
+from rl.manifest import read_manifest
 from tests.makers import SHOP
 
 ROOT = Path(__file__).parents[1]
@@ -122,6 +124,36 @@ def test_run_does_not_start_a_begun_run_again(toml: Path) -> None:
     Ledger(run_dir).close()
     (line,) = refused("run", str(toml))
     assert f"python -m launch resume {run_dir}" in line
+
+
+def damaged(books: Ledger) -> None:
+    """Learn from a manifest that was changed after it was sealed."""
+    books.commit_manifest(1, "manifests/m.json", "0" * 64, 1)
+    books.manifest(1)
+
+
+def contradictory(books: Ledger) -> None:
+    """Learn from a manifest that contradicts itself."""
+    stray = {"trajectory_id": "a", "step": 0, "prompt_ids": [1], "token_ids": [1], "logprobs": [], "weights": 0}
+    whole = {"round": 1, "samples": [stray | {"pictures": []}], "attempts": []}
+    (books.run_dir / "manifests" / "m.json").write_text(json.dumps(whole))
+    read_manifest(books.run_dir / "manifests" / "m.json")
+
+
+@pytest.mark.parametrize(
+    ("learn", "words"),
+    [(damaged, "not the manifest that was sealed"), (contradictory, "of trajectories that are no attempt: a")],
+)
+def test_a_manifest_that_can_not_be_learned_from_ends_the_run_in_one_line(
+    toml: Path, monkeypatch: pytest.MonkeyPatch, learn: Callable[[Ledger], None], words: str
+) -> None:
+    monkeypatch.setattr("launch.preflight.check", lambda config: None)
+    monkeypatch.setattr("launch.driver.drive", lambda config, books, watch: learn(books))
+    result = CliRunner().invoke(app, ["run", str(toml)])
+    assert result.exit_code == 1
+    (line,) = result.stderr.strip().splitlines()  # after the line of the progress bars
+    assert "manifests/m.json" in line
+    assert words in line
 
 
 @pytest.mark.parametrize("command", ["resume", "status", "report", "judge", "rejudge", "eval", "clean"])

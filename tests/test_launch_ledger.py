@@ -7,7 +7,7 @@ import pytest
 
 from evaluator.verdict import Judgement, Verdict
 from launch import inbox
-from launch.books import LedgerError, Phase, ProposalRow, Purpose, WeightsRow
+from launch.books import DamagedError, LedgerError, Phase, ProposalRow, Purpose, WeightsRow
 from launch.ledger import Ledger
 from policy.trajectory import Outcome, Trajectory
 from proposer.task import Task, Website
@@ -152,5 +152,5 @@ def test_a_trajectory_file_changed_after_commit_is_noticed(ledger: Ledger) -> No
     deliver_and_take(ledger, record(TASKS[0]))
     (row,) = ledger.trajectories(1)
     (ledger.run_dir / row.path).write_text("{}")
-    with pytest.raises(LedgerError, match="not the file that was committed"):
+    with pytest.raises(DamagedError, match="not the file that was committed"):
         ledger.load(row)

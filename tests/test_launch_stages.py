@@ -14,7 +14,7 @@ from evaluator.truth import gold_task
 from evaluator.verdict import Judgement, Verdict
 from launch import config as configs
 from launch import gauge, inbox, stages
-from launch.books import LedgerError, Phase, Purpose, WeightsRow
+from launch.books import DamagedError, Phase, Purpose, WeightsRow
 from launch.config import CanarySettings, Config, ModelSource
 from launch.errors import RunFailed, Stopped, WorkerLost
 from launch.judging import open_panel
@@ -422,10 +422,10 @@ async def test_a_manifest_that_was_changed_after_it_was_sealed_is_refused(team: 
     path = team.ledger.manifest(1)
     assert path is not None
     path.write_bytes(path.read_bytes().replace(b'"reward":1', b'"reward":0'))
-    with pytest.raises(LedgerError, match=rf"{path.name}: not the manifest that was sealed"):
+    with pytest.raises(DamagedError, match=rf"{path.name}: not the manifest that was sealed"):
         await stages.train(team, 1)
     path.unlink()
-    with pytest.raises(LedgerError, match="not the manifest that was sealed"):
+    with pytest.raises(DamagedError, match="not the manifest that was sealed"):
         await stages.train(team, 1)
 
 

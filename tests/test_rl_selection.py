@@ -13,7 +13,7 @@ from rl.algorithms.base import LearnsFrom
 from rl.algorithms.filtered_bc import FilteredBC
 from rl.algorithms.topr import TOPR
 from rl.learner import lessons_of
-from rl.manifest import Manifest, read_manifest, write_manifest
+from rl.manifest import Manifest, ManifestError, read_manifest, write_manifest
 from rl.selection import Judged, Selection, SelectionSettings, select
 from tests.makers import step, trajectory
 
@@ -371,7 +371,7 @@ def test_a_manifest_that_contradicts_itself_is_refused_by_name(
     data = manifest(chosen([(trajectory("a"), S)])).model_dump(mode="json")
     damage(data)
     (tmp_path / "m.json").write_text(json.dumps(data))
-    with pytest.raises(ValueError, match=rf"m\.json: .*{DAMAGES[damage]}") as caught:
+    with pytest.raises(ManifestError, match=rf"m\.json: .*{DAMAGES[damage]}") as caught:
         read_manifest(tmp_path / "m.json")
     assert "\n" not in str(caught.value)
 
@@ -379,12 +379,12 @@ def test_a_manifest_that_contradicts_itself_is_refused_by_name(
 def test_a_torn_manifest_is_refused(tmp_path: Path) -> None:
     write_manifest(tmp_path / "m.json", manifest(chosen([(trajectory("a"), S)])))
     (tmp_path / "torn.json").write_bytes((tmp_path / "m.json").read_bytes()[:50])
-    with pytest.raises(ValueError, match=r"torn\.json"):
+    with pytest.raises(ManifestError, match=r"torn\.json"):
         read_manifest(tmp_path / "torn.json")
 
 
 def test_an_old_manifest_with_failures_is_refused_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text(json.dumps(of_version_1(1.0, -0.5)))
-    with pytest.raises(ValueError, match=r"m\.json: of version 1 with failures in it") as caught:
+    with pytest.raises(ManifestError, match=r"m\.json: of version 1 with failures in it") as caught:
         read_manifest(tmp_path / "m.json")
     assert "\n" not in str(caught.value)
