@@ -577,9 +577,11 @@ def train_starter(
 
 
 def _execute(config: Config, first: Path | None = None) -> None:
-    """Run or go on; then the table and the report."""
-    from launch import driver, summary
+    """Run or go on; then the table and the report. Of a finished run these alone: nothing else need be there."""
+    from launch import driver, preflight, summary
 
+    if not driver.is_finished(config):
+        preflight.check(config)
     with driver.open_books(config, first) as ledger:
         _log_to(ledger.run_dir / "logs" / "driver.log")
         out.print(f"{ledger.run_dir}: {driver.where(ledger, config)}")

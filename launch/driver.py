@@ -18,7 +18,7 @@ from launch import inbox, preflight, stages, summary
 from launch.books import LedgerError, LedgerReader, Phase, Purpose, WeightsRow
 from launch.config import Config, ConfigError, drop_unknown, resolve
 from launch.errors import Stopped
-from launch.ledger import Ledger
+from launch.ledger import Ledger, has_run
 from launch.rounds import run_rounds
 from launch.storage import open_storage
 from launch.team import Team, Watch, make_team, open_frozen, open_team
@@ -85,17 +85,16 @@ def open_books(config: Config, first: Path | None = None) -> Iterator[Ledger]:
     """The run's ledger, begun if it is new, orphans taken in; `first`: weights to start from instead of the starter's.
 
     Raises:
-        PreflightError: the run can't start; nothing was written.
         LedgerError: another process writes to the run.
         StorageError: what was delivered can't be fetched; the run is begun.
     """
-    preflight.check(config)
     run_dir = config.run_dir
     for name in (inbox.INBOX, inbox.TRAJECTORIES, "blobs", "manifests", "weights", "logs"):
         (run_dir / name).mkdir(parents=True, exist_ok=True)
     with Ledger(run_dir) as ledger:
         _begin(ledger, config, first or config.model.directory("policy"))
-        asyncio.run(open_storage(config.cluster.storage, ledger).fetch_all())
+        if not is_done(ledger, config):  # else nothing is under way
+            asyncio.run(open_storage(config.cluster.storage, ledger).fetch_all())
         if num_taken := inbox.take_orphans(run_dir, ledger):
             ledger.add_event("orphans", f"took in {num_taken} episodes that were finished but not committed")
         yield ledger
@@ -183,9 +182,17 @@ def next_round(ledger: LedgerReader) -> int:
     return sum(row.phase is Phase.DONE for row in ledger.rounds())
 
 
-def is_done(ledger: Ledger, config: Config) -> bool:
+def is_done(ledger: LedgerReader, config: Config) -> bool:
     """Whether no round is missing."""
     return next_round(ledger) > config.run.rounds
+
+
+def is_finished(config: Config) -> bool:
+    """Whether the run was begun and no round is missing."""
+    if not has_run(config.run_dir):
+        return False
+    with Ledger.open_readonly(config.run_dir) as books:
+        return is_done(books, config)
 
 
 def where(ledger: Ledger, config: Config) -> str:
@@ -198,7 +205,8 @@ def where(ledger: Ledger, config: Config) -> str:
 
 
 def propose_once(config: Config) -> tuple[list[Task], dict[str, int]]:
-    """The tasks of one round's proposals, and how many were rejected for which reason."""
+    """The tasks of one round's proposals, and how many were rejected for which reason. Raises PreflightError."""
+    preflight.check(config)
     with open_books(config) as ledger:
         asyncio.run(_propose_once(config, ledger))
         rejections = Counter[str]()
@@ -216,7 +224,8 @@ async def _propose_once(config: Config, ledger: Ledger) -> None:
 
 
 def judge_rest(config: Config) -> int:
-    """Judge what has no verdict yet in any round; how many verdicts that gave."""
+    """Judge what has no verdict yet in any round; how many verdicts that gave. Raises PreflightError."""
+    preflight.check(config)
     with open_books(config) as ledger:
         before = _num_verdicts(ledger)
         asyncio.run(_judge_rest(config, ledger))

@@ -15,6 +15,7 @@ from launch import config as configs
 from launch import preflight
 from launch.books import Phase, Purpose, WeightsRow
 from launch.cli import app
+from launch.config import load
 from launch.ledger import Ledger
 from launch.preflight import PreflightError
 from proposer.task import Task
@@ -154,6 +155,25 @@ def test_a_manifest_that_can_not_be_learned_from_ends_the_run_in_one_line(
     (line,) = result.stderr.strip().splitlines()  # after the line of the progress bars
     assert "manifests/m.json" in line
     assert words in line
+
+
+def test_a_finished_run_is_told_again_whatever_is_no_longer_there(toml: Path) -> None:
+    gone = ["websites.0.url=http://127.0.0.1:9/", "rollout.browser.executable=no-such-browser", "run.rounds=0"]
+    gone += ['serving.base_urls=["http://127.0.0.1:9"]', "cluster.storage=s3://no-such-bucket/runs"]
+    config = load(toml, gone)
+    config.run_dir.mkdir(parents=True)
+    with Ledger(config.run_dir) as books:
+        books.set_meta("config", config.model_dump_json())
+        books.commit_weights(WeightsRow(0, None, -1, "w"))
+        books.begin_round(0, Phase.DONE)
+    again = ["run", str(toml), "--resume-ok", *(word for key in gone for word in ("--set", key))]
+    for words in (["resume", str(config.run_dir)], again):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, result.output
+        assert "all 0 rounds are done" in result.stdout
+        assert "report.html" in result.stdout
+    problems = refused("resume", str(config.run_dir), "--set", "run.rounds=1")
+    assert any("no-such-browser" in line for line in problems)
 
 
 @pytest.mark.parametrize("command", ["resume", "status", "report", "judge", "rejudge", "eval", "clean"])
