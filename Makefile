@@ -18,6 +18,6 @@ check: setup ## format, lint, types, which package may import which
 	$(PYTHON) -m pyright
 	$(PYTHON) -m pytest -q tests/test_structure.py
 
-clean: ## remove what set-up made; runs/ stays
+clean: ## remove what set-up made but the starter, and caches; starter/ and runs/ stay
 	rm -rf .venv .setup_s sites/static/pictures .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -361,7 +361,10 @@ class LedgerReader:
         return row[0] if row else None
 
     def metrics(self, round: int) -> dict[str, float]:
-        """All metrics of a round (keys ``propose/ rollout/ judge/ audit/ side_effects/ learn/ gate/ eval/ time/``)."""
+        """All metrics of a round.
+
+        Keys ``propose/ rollout/ judge/ canary/ thoughts/ audit/ side_effects/ learn/ gate/ eval/ time/``.
+        """
         return dict(self._db.execute("SELECT key, value FROM metrics WHERE round = ? ORDER BY key", (round,)))
 
     def events(self) -> list[EventRow]:

@@ -464,16 +464,11 @@ def clean(
             out.print(f"{waste} {'would be ' if dry_run else ''}removed", highlight=False)
 
 
-BrowserConfigOption = Annotated[
-    str, typer.Option("--config", help="The config whose `rollout.browser` and `rollout.agent` are used.")
-]
-
-
 @app.command()
 def replay(
     source: Annotated[str, typer.Argument(help="A run, or a folder of labelled trajectories.", metavar="SOURCE")],
     episode: Annotated[str, typer.Argument(help="The episode's id, or its beginning.", metavar="EPISODE")],
-    config: BrowserConfigOption = "quickstart",
+    config: Annotated[str, typer.Option("--config", help="The config whose `rollout.browser` is used.")] = "quickstart",
     overrides: SetOption = None,
 ) -> None:
     """Do a recorded episode's actions again in a fresh world, and tell where what comes of them first differs.
@@ -505,7 +500,9 @@ def record(
     url: Annotated[str | None, typer.Option(help="Any website: where to begin.")] = None,
     task: Annotated[str | None, typer.Option(help="What is to be done there.")] = None,
     hosts: Annotated[list[str] | None, typer.Option("--host", help="Another host that may be reached.")] = None,
-    config: BrowserConfigOption = "quickstart",
+    config: Annotated[
+        str, typer.Option("--config", help="The config whose `rollout.browser` and `rollout.agent` are used.")
+    ] = "quickstart",
     overrides: SetOption = None,
 ) -> None:
     """Record a demonstration: do a task in a browser window; every step becomes one of the agent's actions.

@@ -162,7 +162,7 @@ def _truth_and_verdict(ledger: LedgerReader, rows: Iterable[TrajectoryRow]):
 
 
 def round_metrics(ledger: LedgerReader, k: int) -> dict[str, float]:
-    """The metrics of a round that follow from its rows, those under ``learn/``, ``gate/`` and ``time/`` left out."""
+    """The metrics of a round that follow from its rows: all but ``canary/ thoughts/ learn/ gate/ time/``."""
     figures = summarise_round(ledger, k)
     rows = ledger.trajectories(k)
     train_rows = [row for row in rows if row.purpose is Purpose.TRAIN]

@@ -53,7 +53,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class GoldTask:
-    """A task whose success can be computed. It measures; the learner never sees it."""
+    """A task whose success can be computed. It measures; it is learned from only where a run asks for that."""
 
     id: str
     """``<site>/<world>/<kind>-<n>``: enough to make the task again."""
