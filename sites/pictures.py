@@ -1,4 +1,4 @@
-"""The sites' pictures, drawn when the sites are built: flat product shapes, avatars and icons."""
+"""The sites' pictures, drawn when the sites are built: flat product shapes."""
 
 import logging
 import os
@@ -23,8 +23,6 @@ COLOURS = {
     "black": "#333a42",
     "white": "#e9e5da",
 }
-NUM_AVATARS = 12
-ICONS = ("question", "key", "mail", "chart", "screen", "printer", "cloud", "book")
 
 Pen = Callable[[ImageDraw.ImageDraw, str], None]
 """Draws one shape in a colour on a square of 192 units."""
@@ -33,16 +31,6 @@ Pen = Callable[[ImageDraw.ImageDraw, str], None]
 def product_picture(shape: str, colour: str) -> str:
     """Address of a product's picture."""
     return f"/static/pictures/{shape}-{colour}.png"
-
-
-def avatar(number: int) -> str:
-    """Address of a person's picture; numbers wrap around."""
-    return f"/static/pictures/avatar-{number % NUM_AVATARS}.png"
-
-
-def icon(name: str) -> str:
-    """Address of an icon of `ICONS`."""
-    return f"/static/pictures/icon-{name}.png"
 
 
 def _kettle(draw: ImageDraw.ImageDraw, fill: str) -> None:
@@ -120,29 +108,10 @@ PRODUCT_SHAPES: dict[str, Pen] = {
 }
 
 
-def _avatar(number: int) -> Image.Image:
-    fills = tuple(COLOURS.values())[:5]
-    image, draw = _canvas(("#dfe7f1", "#f3e6d8", "#e3efe2")[number % 3])
-    draw.ellipse((64, 34, 128, 98), ("#e8b995", "#b9845c", "#7a4f33", "#f0cda8")[number % 4])
-    draw.ellipse((32, 112, 160, 240), fills[number % 5])
-    return image
-
-
-def _icon(name: str) -> Image.Image:
-    image, draw = _canvas(tuple(COLOURS.values())[ICONS.index(name) % 5])
-    draw.rounded_rectangle((20, 20, 172, 172), 20, outline="#ffffff", width=6)
-    draw.text((96, 96), name[0].upper(), "#ffffff", font_size=104, anchor="mm")
-    return image
-
-
-def _canvas(background: str) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    image = Image.new("RGB", (SIZE_PX * _SCALE, SIZE_PX * _SCALE), background)
-    return image, ImageDraw.Draw(image)
-
-
 def _product(pen: Pen, colour: str) -> Image.Image:
-    image, draw = _canvas("#f7f4ec" if colour != "white" else "#aab4c0")
-    pen(draw, COLOURS[colour])
+    size_px, background = SIZE_PX * _SCALE, "#f7f4ec" if colour != "white" else "#aab4c0"
+    image = Image.new("RGB", (size_px, size_px), background)
+    pen(ImageDraw.Draw(image), COLOURS[colour])
     return image
 
 
@@ -151,10 +120,6 @@ def _pictures() -> Iterator[tuple[str, Callable[[], Image.Image]]]:
     for shape, pen in PRODUCT_SHAPES.items():
         for colour in COLOURS:
             yield f"{shape}-{colour}.png", lambda pen=pen, colour=colour: _product(pen, colour)
-    for number in range(NUM_AVATARS):
-        yield f"avatar-{number}.png", lambda number=number: _avatar(number)
-    for name in ICONS:
-        yield f"icon-{name}.png", lambda name=name: _icon(name)
 
 
 def make_pictures() -> int:

@@ -178,7 +178,7 @@ def test_pages_that_do_not_exist_lead_back_and_do_not_count_as_visited(server: P
 
 def test_style_script_and_pictures_are_served(server: PracticeServer, site: str) -> None:
     host = host_of(server.open(site, "train-0"))
-    for path in ("/static/site.css", "/static/site.js", "/static/pictures/avatar-0.png"):
+    for path in ("/static/site.css", "/static/site.js", "/static/pictures/mug-red.png"):
         assert fetch(server, host, path) == 200
 
 

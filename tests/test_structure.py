@@ -17,7 +17,7 @@ LAYERS = ("sites", "proposer", "policy", "evaluator", "rl", "launch")
 """Each package may import itself and those before it; sites stands alone."""
 OWNERS = {
     "playwright": ("policy/browser*.py",),
-    "ray": ("launch/workers.py", "launch/cluster.py"),
+    "ray": ("launch/workers.py",),
     "wandb": ("launch/tracking.py",),
     "fsspec": ("launch/storage.py",),
     "gymnasium": ("launch/environment.py",),
