@@ -26,6 +26,8 @@ from rl.learner import LearnerSettings
 from rl.selection import SelectionSettings
 
 BUILT_IN = Path(__file__).parent / "configs"
+NONE = "none"
+"""How a config says None."""
 
 
 class ConfigError(ValueError):
@@ -418,9 +420,18 @@ def resolve(data: dict[str, Any], source: str, overrides: Sequence[str] = ()) ->
     for override in overrides:
         _apply(data, override)
     try:
-        return Config.model_validate(data)
+        return Config.model_validate(_with_none(data))
     except ValidationError as error:
         raise ConfigError(f"{source}: {'; '.join(_describe(item) for item in error.errors())}") from None
+
+
+def _with_none(value: Any) -> Any:
+    """The same with None for the word ``none``, as TOML has nothing for it."""
+    if isinstance(value, dict):
+        return {key: _with_none(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_none(item) for item in value]
+    return None if value == NONE else value
 
 
 def drop_unknown(data: dict[str, Any]) -> list[str]:

@@ -12,16 +12,16 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-from launch.config import Config, ConfigError
+from launch.config import NONE, Config, ConfigError
 
 WIDTH = 120
 INTRO = """# Settings
 
 Every key of a config, as `python -m launch settings` prints it; `python -m launch settings rollout.browser` prints one
 table and those within. A key is set in the file or with `--set rollout.browser.width_px=800`; an item of a list is
-named by its number, from 0: `--set websites.0.role=unseen`. TOML can't write `none`: it is had by leaving the key out,
-where it is the default."""
-WORDS = {bool: "true or false", int: "integer", float: "number", str: "string", Path: "path", NoneType: "none"}
+named by its number, from 0: `--set websites.0.role=unseen`. Where `none` is allowed it is the word
+`"none"`, since TOML has nothing for it: `--set learner.lora_rank=none` trains all weights."""
+WORDS = {bool: "true or false", int: "integer", float: "number", str: "string", Path: "path", NoneType: NONE}
 LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "pattern": "matching"}
 
 
@@ -101,7 +101,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _json(value: Any) -> str:
-    return "none" if value is None else json.dumps(to_jsonable_python(value))
+    return NONE if value is None else json.dumps(to_jsonable_python(value))
 
 
 def _filled(text: str, indent: str = "") -> str:

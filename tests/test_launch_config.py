@@ -101,6 +101,14 @@ def test_a_mistake_is_named_with_its_key_in_one_line(toml: Path, override: str, 
     assert "\n" not in str(caught.value)
 
 
+def test_none_is_a_word_in_toml_and_on_the_command_line(toml: Path) -> None:
+    toml.write_text(f'{toml.read_text()}\n[serving]\nimage_px = "none"\n')
+    config = configs.load(toml, ["learner.lora_rank=none", "evaluation.max_moves=none"])
+    assert (config.serving.image_px, config.learner.lora_rank, config.evaluation.max_moves) == (None, None, None)
+    with pytest.raises(ConfigError, match=r"run\.rounds: Input should be a valid integer"):
+        configs.load(toml, ["run.rounds=none"])
+
+
 @pytest.mark.parametrize("address", ["https://me:s3cret@a.test/v1", "https://a.test/v1?api-key=s3cret"])
 @pytest.mark.parametrize(
     "override",
