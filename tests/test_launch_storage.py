@@ -14,7 +14,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 import launch.storage
-from bench.chaos import Arena, Tally, committed, digest_of, num_unbooked_files
+from bench.chaos import Arena, committed, digest_of, num_unbooked_files
 from bench.scripted import Call, Reply, wander
 from launch import config as configs
 from launch import inbox, preflight
@@ -116,13 +116,10 @@ class Script:
 
 
 def test_a_run_without_a_shared_file_system_ends_as_one_with_it_however_it_is_broken(
-    cluster: Any, s3: Any, tmp_path: Path
+    cluster: Any, s3: Any, tmp_path: Path, undisturbed: dict[str, str]
 ) -> None:
-    settings = ["run.rounds=1", "rollout.num_actors=2"]
+    settings = ["run.rounds=1", "rollout.num_actors=2", f"cluster.storage={URL}"]
     with Arena(tmp_path, seed=3) as arena:
-        shared = arena.run_dir("shared")
-        assert arena.launch(shared, None, Tally(), settings) == (0, False)
-        settings.append(f"cluster.storage={URL}")
 
         def start(name: str, environment: dict[str, str]) -> int:
             command = arena.command(name, settings)
@@ -138,7 +135,7 @@ def test_a_run_without_a_shared_file_system_ends_as_one_with_it_however_it_is_br
         assert start("broken", {VARIABLE: "worker:delivered#1", MARK: str(tmp_path / "died")}) == 0
     assert script.first_seen == []
     assert (tmp_path / "died").exists()
-    assert digest_of(unbroken) == digest_of(broken) == digest_of(shared)
+    assert digest_of(unbroken) == digest_of(broken) == undisturbed
     assert num_unbooked_files(unbroken) == num_unbooked_files(broken) == 0
     assert s3.find(f"{BUCKET}/some/prefix") == []
     with Ledger.open_readonly(broken) as ledger:
