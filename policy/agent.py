@@ -188,7 +188,10 @@ async def roll_out(
 
 
 async def look_up(tab: "Tab", checks: Checks) -> tuple[str, ...]:
-    """What the pages that checks name hold now; "" where there is nothing to be found."""
+    """What the pages that checks name hold now; "" where there is nothing to be found.
+
+    Raises BrowserError if one can't be had: that is no doing of the agent's.
+    """
     return tuple([await tab.read_text(page.locator, page.url) for page in checks.pages])
 
 

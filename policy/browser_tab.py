@@ -338,14 +338,13 @@ class Tab:
     async def read_text(self, expression: str, url: str = "") -> str:
         """What a JavaScript expression says of the page, or of the one at `url`, to which the tab then goes.
 
-        No expression: its HTML. "" if it raises, or there is no such page. Raises BrowserError if the page doesn't
-        answer.
+        No expression: its HTML. "" if it raises, or if `url` is outside this website. Raises BrowserError if the page
+        can't be had, or doesn't answer.
         """
         if url:
-            try:
-                await self.run_on_page(lambda page: page.goto(url, timeout=self._settings.start_deadline_s * 1000))
-            except Error:
+            if self._gate.refuses(url):
                 return ""
+            await self._visit(url)
         try:
             return await self._page.read_text(expression or "document.documentElement.outerHTML")
         except PageMoved as error:
@@ -484,21 +483,33 @@ class Tab:
 
     async def _go_home(self) -> None:
         """To the start page. Raises BrowserError if the site doesn't show it."""
-        await self._manners.take_turn(self._start_url)
-        status = await self._open_start()
-        while self._busy and await self._manners.may_return(self._busy):
-            status = await self._open_start()
-        if block := find_block(status, "", ""):
-            raise BrowserError(Outcome.BLOCKED, f"{self._start_url}: {block}")
+        status = await self._go_to(self._start_url)
         if status >= 400:
             raise BrowserError(Outcome.SITE_ERROR, f"{self._start_url}: HTTP {status}")
 
-    async def _open_start(self) -> int:
-        """The start page's HTTP status; 0: it has none."""
+    async def _visit(self, url: str) -> None:
+        """To a page, which has then settled, or to the site's word that there is none (404). Raises BrowserError."""
+        await self._go_to(url)
+        await self._settle()
+        await self._read()
+        if self.failure:
+            raise BrowserError(Outcome.SITE_ERROR, self.failure)
+
+    async def _go_to(self, url: str) -> int:
+        """To a page: its HTTP status, 0 if it has none. Raises BrowserError if it can't be had, or the site refuses."""
+        await self._manners.take_turn(url)
+        status = await self._open_address(url)
+        while self._busy and await self._manners.may_return(self._busy):
+            status = await self._open_address(url)
+        if block := find_block(status, "", ""):
+            raise BrowserError(Outcome.BLOCKED, f"{url}: {block}")
+        return status
+
+    async def _open_address(self, url: str) -> int:
         timeout_ms, self._busy = self._settings.start_deadline_s * 1000, None
         num_closed = len(self._manners.closed)
         try:
-            response = await self._page.page.goto(self._start_url, wait_until="domcontentloaded", timeout=timeout_ms)
+            response = await self._page.page.goto(url, wait_until="domcontentloaded", timeout=timeout_ms)
         except (Error, PlaywrightTimeout) as error:
             if len(self._manners.closed) > num_closed:
                 raise BrowserError(Outcome.BLOCKED, f"robots.txt closes {self._manners.closed[-1]}") from error

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -70,6 +71,46 @@ async def test_an_unreachable_or_endless_start_page_is_a_site_error(browser: Bro
     finally:
         over.set()
     assert time.monotonic() - started < 8
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome"),
+    [
+        (Reply("<title>Cart</title>", 500), Outcome.SITE_ERROR),
+        (Reply("<title>Cart</title>", 403), Outcome.BLOCKED),
+        (Reply("<title>Cart</title>Please verify you are human"), Outcome.BLOCKED),
+        (lambda _: time.sleep(4) or Reply("<title>Cart</title>"), Outcome.SITE_ERROR),
+        (Reply(headers={"Location": "http://127.0.0.1:9/"}, status=302), Outcome.SITE_ERROR),
+    ],
+)
+async def test_a_page_to_be_read_that_can_not_be_had_is_no_empty_page(
+    browser: Browser, site: SmallSite, reply: Reply | Callable[[str], Reply], outcome: Outcome
+) -> None:
+    site.replies["/cart"] = reply
+    with pytest.raises(BrowserError) as caught:
+        async with browser.episode(site.serve("<title>Home</title>"), ("127.0.0.1:9",)) as tab:
+            await tab.read_text("document.title", site.url("/cart"))
+    assert caught.value.outcome is outcome
+
+
+async def test_a_page_to_be_read_is_empty_outside_the_website_and_as_it_is_where_there_is_none(
+    browser: Browser, site: SmallSite
+) -> None:
+    async with browser.episode(site.serve("<title>Home</title>")) as tab:
+        assert await tab.read_text("document.title", "http://127.0.0.1:9/") == ""
+        assert await tab.read_text("document.body.innerText", site.url("/cart")) == "no such page"
+        assert await tab.read_text("document.title", site.url("/")) == "Home"
+
+
+async def test_a_browser_that_dies_before_a_page_is_read_is_a_crash(blobs: BlobStore, site: SmallSite) -> None:
+    url = site.serve("<title>Home</title>")
+    async with Browser(BrowserSettings(action_deadline_s=3), blobs) as browser:
+        with pytest.raises(BrowserError) as caught:
+            async with browser.episode(url) as tab:
+                for process in chromium_processes(os.getpid()):
+                    process.kill()
+                await tab.read_text("document.title", url)
+    assert caught.value.outcome is Outcome.BROWSER_CRASH
 
 
 async def test_a_script_that_never_ends_is_a_typed_end_of_the_episode(browser: Browser, site: SmallSite) -> None:

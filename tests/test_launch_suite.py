@@ -53,6 +53,8 @@ def test_a_task_file_is_attempted_and_scored_by_checks_and_judge(
     site.replies["/cart"] = Reply(CART)
     program = {"url": "last", "locator": "document.querySelector('#total').innerText"}
     wanted = {"required_contents": {"exact_match": "$12"}}
+    site.replies["/broken"] = Reply(CART, 500)
+    broken = {"url": f"{url}broken", "required_contents": {"must_include": ["$12"]}}
     elsewhere = {"url": f"{url}cart", "locator": "document.title", "required_contents": {"must_include": ["Basket"]}}
     tasks = [
         arena(0, "__SHOPPING__", eval_types=["string_match"], reference_answers={"must_include": ["12"]}),
@@ -62,17 +64,18 @@ def test_a_task_file_is_attempted_and_scored_by_checks_and_judge(
         arena(4, "__SHOPPING__", eval_types=["string_match"], reference_answers={"fuzzy_match": ["twelve"]}),
         arena(5, "__SHOPPING__", eval_types=["string_match"], reference_answers={"fuzzy_match": ["thirteen"]}),
         arena(6, "http://127.0.0.1:9/", eval_types=["string_match"], reference_answers={"exact_match": "12"}),
+        arena(7, "__SHOPPING__", eval_types=["program_html"], program_html=[broken]),
     ]
     file = tmp_path / "tasks.json"
     file.write_text(json.dumps(tasks))
     words = ["eval", "--suite", "webarena", "--tasks", str(file), "--place", f"SHOPPING={url}", *model]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
-    assert "all: 67 [30, 90] %, n = 6" in result.stdout and "1 open" in result.stdout
+    assert "all: 67 [30, 90] %, n = 6" in result.stdout and "2 open" in result.stdout
     folder = tmp_path / "runs" / "tiny-suite-webarena"
     found = json.loads((folder / "suite.json").read_text())
-    assert (found["n"], found["open"]) == (6, 1)
-    assert found["outcomes"] == {"finished": 6, "site_error": 1}
+    assert (found["n"], found["open"]) == (6, 2)
+    assert found["outcomes"] == {"finished": 6, "site_error": 2}
     stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("trajectories/*.json")}
     assert len(stamps) == len(tasks)
     assert CliRunner().invoke(app, words).exit_code == 0  # nothing is done twice
