@@ -1,6 +1,7 @@
 """Turns: which of a round's episodes is next, so that no live website meets a crowd, or the same task twice at once.
 
-In: the episodes to run, in order. Out: one at a time, when it may begin. Practice websites are never kept waiting.
+In: the episodes to run, in order. Out: one at a time, when it may begin. Websites that this machine serves itself are
+not kept waiting, unless `on_practice` says so.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from launch.books import Episode
 from policy.manners import PolitenessSettings
 from policy.trajectory import Outcome
+from proposer.task import is_loopback
 
 MIN_TO_LEAVE = 10
 """A website is left on no fewer episodes, whatever their share."""
@@ -43,7 +45,7 @@ class Turns:
                 with suppress(TimeoutError):  # then somebody's gap is over
                     async with asyncio.timeout(self._next_gap_s()):
                         await self._changed.wait()
-        host = live_host(episode)
+        host = spared_host(episode, self._settings)
         try:
             yield episode
         finally:
@@ -53,13 +55,13 @@ class Turns:
 
     def note(self, episode: Episode, outcome: Outcome) -> None:
         """Remember how an episode ended."""
-        host = live_host(episode)
+        host = spared_host(episode, self._settings)
         self._ended[host] += 1
         self._blocked[host] += outcome is Outcome.BLOCKED
 
     def why_left(self, episode: Episode) -> str:
         """Why an episode's website is not visited any more, in words; "" if it is."""
-        host = live_host(episode)
+        host = spared_host(episode, self._settings)
         num_blocked, num_ended = self._blocked[host], self._ended[host]
         limit = self._settings.max_block_share
         if not host or num_ended < MIN_TO_LEAVE or num_blocked <= limit * num_ended:
@@ -68,7 +70,7 @@ class Turns:
 
     def _take(self) -> Episode | None:
         for place, episode in enumerate(self._waiting):
-            host = live_host(episode)
+            host = spared_host(episode, self._settings)
             is_full = self._running[host] >= self._settings.episodes_per_host
             if host and (is_full or self._gap_s(episode) > 0):
                 continue
@@ -87,7 +89,9 @@ class Turns:
         return min(gaps, default=None)
 
 
-def live_host(episode: Episode) -> str:
-    """Host of an episode's website; "" if this machine serves that itself."""
+def spared_host(episode: Episode, settings: PolitenessSettings) -> str:
+    """Host that an episode visits, where manners are due; "" where none are, and where it has a world of its own."""
     website = episode.task.website
-    return "" if website.practice_site else urlsplit(website.url).netloc.lower()
+    parts = urlsplit(website.url)
+    is_spared = settings.on_practice or not is_loopback(parts.hostname or "")
+    return parts.netloc.lower() if is_spared and not website.practice_site else ""

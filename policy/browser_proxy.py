@@ -4,7 +4,6 @@ It stands below the page: redirects, frames, sockets, workers and name look-ups 
 """
 
 import asyncio
-import ipaddress
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
-from proposer.task import split_host
+from proposer.task import is_loopback, split_host
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +44,12 @@ class AllowList:
     @property
     def is_practice(self) -> bool:
         """Whether this machine serves the website itself."""
-        return _is_loopback(self.start_host)
+        return is_loopback(self.start_host)
 
     def allows(self, host: str, port: int) -> bool:
         """Whether a connection to that host and port may be made; on loopback every port is an address of its own."""
         host = host.lower()
-        if host == self.start_host and (port == self.start_port or (port in _WEB_PORTS and not _is_loopback(host))):
+        if host == self.start_host and (port == self.start_port or (port in _WEB_PORTS and not is_loopback(host))):
             return True
         return any(_matches(name, wanted_port, host, port) for name, wanted_port in self.hosts)
 
@@ -58,15 +57,6 @@ class AllowList:
 def _matches(name: str, wanted_port: int | None, host: str, port: int) -> bool:
     port_fits = port in _WEB_PORTS if wanted_port is None else port == wanted_port
     return port_fits and (host.endswith(name[1:]) if name.startswith("*.") else host == name)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _port_of(parts: SplitResult) -> int:

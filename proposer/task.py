@@ -1,6 +1,7 @@
 """Website and Task: what the agent practises on, and what it is asked to do there."""
 
 import hashlib
+import ipaddress
 import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -22,6 +23,16 @@ def split_host(pattern: str) -> tuple[str, int | None]:
     if not host or not is_all or "*" in host.removeprefix("*."):
         raise ValueError(f"{pattern!r}: expected a host, such as example.com, *.example.com or example.com:8080")
     return host, port
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself, which then serves the website: guard and manners are about all others."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _host(pattern: str) -> str:

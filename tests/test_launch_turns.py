@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from launch.books import Episode, Purpose
-from launch.turns import Turns, live_host
+from launch.turns import Turns, spared_host
 from policy.manners import PolitenessSettings
 from policy.trajectory import Outcome
 from proposer.task import Task, Website
@@ -76,4 +76,19 @@ def test_a_website_that_blocks_is_left_after_ten_episodes_and_a_practice_website
     for _ in range(2):
         turns.note(live, Outcome.FINISHED)
     assert turns.why_left(live) == ""
-    assert (live_host(live), live_host(shop)) == ("a.example", "")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:80", "localhost:8000", "shop.localhost", "[::1]:8080"])
+@pytest.mark.asyncio
+async def test_websites_of_this_machine_are_spared_only_if_the_settings_say_so(host: str) -> None:
+    planned = [episode(Website(name="local", url=f"http://{host}/x"), n) for n in range(2)]
+    for on_practice, num_begun in ((False, 2), (True, 1)):
+        settings = PolitenessSettings(episodes_per_host=1, on_practice=on_practice)
+        assert spared_host(planned[0], settings) == (host if on_practice else "")
+        begun, tasks = await begin_all(Turns(planned, settings), len(planned))
+        assert len(begun) == num_begun
+        await end(tasks)
+
+
+def test_a_practice_world_is_a_host_of_its_own() -> None:
+    assert spared_host(episode(SHOP, 1), PolitenessSettings(on_practice=True)) == ""
