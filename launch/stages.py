@@ -17,7 +17,7 @@ from launch import audit, gauge, inbox, promotion, retention, side_effects, summ
 from launch.books import Episode, LedgerReader, Phase, ProposalRow, Purpose, TrajectoryRow, WeightsRow
 from launch.errors import RunFailed, WorkerLost
 from launch.team import Team
-from launch.turns import Turns, spared_host
+from launch.turns import Turns, spared_host, unvisited
 from launch.workers import Order, failed_trajectory
 from policy.crash import crash_point
 from policy.endpoint import EndpointSettings
@@ -257,8 +257,7 @@ def _leave(team: Team, episode: Episode, why: str) -> Trajectory:
     }
     if spared_host(episode, team.config.rollout.browser.politeness) not in left:
         team.ledger.add_event("left", f"{why}: not visited any more in this round", episode.round)
-    error = f"not visited: {why}"
-    trajectory = Trajectory(id=episode.id, task=episode.task, steps=(), outcome=Outcome.BLOCKED, error=error)
+    trajectory = unvisited(episode, why)
     inbox.deliver(team.run_dir, trajectory)
     return trajectory
 

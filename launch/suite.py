@@ -24,12 +24,14 @@ from urllib.parse import urlsplit
 from evaluator.agreement import Share
 from evaluator.checks import Result, check, for_judge
 from evaluator.verdict import Judgement, Verdict
+from launch.books import Episode, Purpose
 from launch.config import Config, ConfigError
 from launch.errors import WorkerLost
 from launch.inbox import INBOX, RETRIED, discard, read, write_atomic
 from launch.judging import VERDICTS, VerdictFile, Work, as_json, judge_all
 from launch.storage import SharedDirectory
 from launch.team import open_judge
+from launch.turns import Turns, unvisited
 from launch.workers import Order, Workers, failed_trajectory
 from policy.blobs import BlobStore
 from policy.browser_suite import PREFIX
@@ -199,17 +201,23 @@ async def evaluate(
 async def _attempt_all(
     config: Config, weights: Path, tasks: Sequence[Task], folder: Path, watch: Callable[[int], None]
 ) -> None:
-    storage, rollout, queue = SharedDirectory(folder), config.rollout, iter(tasks)
-    num_left = len(tasks)
+    storage, rollout = SharedDirectory(folder), config.rollout
+    turns = Turns([Episode(task.id, 0, Purpose.EVAL, task, 0, 0) for task in tasks], rollout.browser.politeness)
+    num_left, queue = len(tasks), iter(range(len(tasks)))
     fleet = Fleet(config.serving, weights, folder / "logs" / "policy.log")
     async with fleet, Workers(storage, rollout, config.cluster) as workers:
         await fleet.publish(0, weights)
 
         async def work() -> None:
             nonlocal num_left
-            for task in queue:  # shared: each task goes to exactly one worker
-                attempt = await _attempt(config, task, folder, fleet, workers)
-                write_atomic(_path(folder, task), attempt.model_dump_json().encode())
+            for _ in queue:  # shared: there are as many turns as tasks
+                async with turns.next() as episode:
+                    if why_left := turns.why_left(episode):
+                        attempt = unvisited(episode, why_left)
+                    else:
+                        attempt = await _attempt(config, episode.task, folder, fleet, workers)
+                    turns.note(episode, attempt.outcome)
+                write_atomic(_path(folder, episode.task), attempt.model_dump_json().encode())
                 discard(folder, f"{attempt.id}.json")
                 num_left -= 1
                 watch(num_left)

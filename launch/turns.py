@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from launch.books import Episode
 from policy.manners import PolitenessSettings
-from policy.trajectory import Outcome
+from policy.trajectory import Outcome, Trajectory
 from proposer.task import is_loopback
 
 MIN_TO_LEAVE = 10
@@ -95,3 +95,8 @@ def spared_host(episode: Episode, settings: PolitenessSettings) -> str:
     parts = urlsplit(website.url)
     is_spared = settings.on_practice or not is_loopback(parts.hostname or "")
     return parts.netloc.lower() if is_spared and not website.practice_site else ""
+
+
+def unvisited(episode: Episode, why: str) -> Trajectory:
+    """The record of an episode that isn't begun, since its website turns us away."""
+    return Trajectory(id=episode.id, task=episode.task, steps=(), outcome=Outcome.BLOCKED, error=f"not visited: {why}")

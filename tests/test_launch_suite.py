@@ -82,6 +82,25 @@ def test_a_task_file_is_attempted_and_scored_by_checks_and_judge(
     assert stamps == {path: path.stat().st_mtime_ns for path in folder.rglob("trajectories/*.json")}
 
 
+def test_a_live_website_that_blocks_is_visited_by_one_after_another_and_then_left(
+    tmp_path: Path, site: SmallSite, model: list[str]
+) -> None:
+    site.replies["/"] = Reply("no", 403)
+    file = tmp_path / "tasks.json"
+    answers = {"eval_types": ["string_match"], "reference_answers": {"exact_match": "12"}}
+    file.write_text(json.dumps([arena(number, site.url(), **answers) for number in range(12)]))
+    manners = "on_practice=true robots=ignore pages_per_minute=6000 episodes_per_host=1".split()
+    words = ["eval", "--suite", "webarena", "--tasks", str(file), *model]
+    for setting in manners:
+        words += ["--set", f"rollout.browser.politeness.{setting}"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert "{'blocked': 12}, 12 open" in result.stdout
+    assert site.paths.count("/") == 10  # had two been there at once, one more would have come
+    records = [path.read_text() for path in (tmp_path / "runs").rglob("trajectories/*.json")]
+    assert sum("not visited: test.localhost" in record for record in records) == 2
+
+
 def test_miniwob_is_played_from_its_packaged_pages(tmp_path: Path, model: list[str]) -> None:
     pytest.importorskip("browsergym.miniwob")
     result = CliRunner().invoke(app, ["eval", "--suite", "miniwob", "--only", "click-link", "--seeds", "2", *model])
