@@ -34,11 +34,10 @@ from launch.team import open_judge
 from launch.turns import Turns, unvisited
 from launch.workers import Order, Workers, failed_trajectory
 from policy.blobs import BlobStore
-from policy.browser_suite import PREFIX
 from policy.fleet import Fleet
 from policy.trajectory import Outcome, Trajectory
 from proposer.generate import Sampling
-from proposer.task import Task, Website
+from proposer.task import GYM, Task, Website
 from proposer.task_files import READERS
 
 RESULT = "suite.json"
@@ -104,7 +103,7 @@ def _gym_tasks(suite: str, num_seeds: int, only: str) -> Iterator[list[Task]]:
         registry = importlib.import_module("gymnasium").registry
     except ImportError as error:
         raise ConfigError(f"suite {suite}: {error}; install the extra: {_EXTRA}") from None
-    names = sorted(name for name in registry if name.startswith(f"{PREFIX}{suite}.") and only in name)
+    names = sorted(name for name in registry if name.startswith(f"{GYM}{suite}.") and only in name)
     if not names:
         raise ConfigError(f"suite {suite}: no task of it has {only!r} in its name")
     with _pages(suite) as url:
@@ -283,8 +282,7 @@ def _share(successes: dict[str, bool | None], attempts: Sequence[Trajectory], ki
 
 
 def _kind(task: Task) -> str:
-    is_gym = (task.suite_id or "").startswith(PREFIX)
-    return (task.suite_id or "").removeprefix(PREFIX) if is_gym else task.website.name
+    return (task.suite_id or "").removeprefix(GYM) if task.is_gym else task.website.name
 
 
 def _path(folder: Path, task: Task) -> Path:

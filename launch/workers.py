@@ -23,7 +23,7 @@ from launch.storage import DELIVER_DEADLINE_S, Storage
 from policy.agent import AgentSettings, roll_out
 from policy.browser import Browser
 from policy.browser_settings import BrowserError, BrowserSettings
-from policy.browser_suite import PREFIX, SuiteReferee, open_referee
+from policy.browser_suite import SuiteReferee, open_referee
 from policy.crash import crash_point
 from policy.endpoint import EndpointSettings, open_endpoint
 from policy.explore import look_around
@@ -142,7 +142,7 @@ class RolloutActor:
 
 def _open_referee(task: Task) -> SuiteReferee | None:
     """Who looks after a task of a BrowserGym suite; None for all other tasks. Raises BrowserError."""
-    if task.suite_id is None or not task.suite_id.startswith(PREFIX):
+    if task.suite_id is None or not task.is_gym:
         return None
     return open_referee(task.suite_id, task.seed or 0, task.website.url)
 

@@ -18,9 +18,9 @@ from playwright.async_api import Page
 from policy.browser_settings import BrowserError
 from policy.browser_tab import Tab
 from policy.trajectory import Outcome
+from proposer.task import GYM
 
 _DEADLINE_S = 60.0
-PREFIX = "browsergym/"
 
 
 class SuiteTask(Protocol):
@@ -138,7 +138,7 @@ def open_referee(suite_id: str, seed: int, url: str) -> SuiteReferee:
 
     `url`: where the suite's pages are. Raises BrowserError (RESET_FAILURE) if the suite isn't installed.
     """
-    suite = suite_id.removeprefix(PREFIX).partition(".")[0]
+    suite = suite_id.removeprefix(GYM).partition(".")[0]
     try:
         importlib.import_module(f"browsergym.{suite}")
         spec = importlib.import_module("gymnasium").spec(suite_id)

@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+GYM = "browsergym/"
+"""How the suite ids of BrowserGym's tasks begin."""
+
 
 def split_host(pattern: str) -> tuple[str, int | None]:
     """Host, in small letters, and port (None: not said) of ``example.com``, ``*.example.com:8080`` or ``[::1]``.
@@ -114,9 +117,15 @@ class Task(BaseModel):
     """Tasks of a suite: how it says whether they are done; None: a judge does, or the suite's own program."""
 
     @property
+    def is_gym(self) -> bool:
+        """Whether a program of BrowserGym's says what is to be done, and when it is."""
+        return (self.suite_id or "").startswith(GYM)
+
+    @property
     def id(self) -> str:
         """Content hash: the same task on the same world has the same id in every run."""
-        parts = [self.website.name, self.website.url, self.world or "", self.gold_id or "", self.instruction]
+        url = "" if self.is_gym else self.website.url  # such pages are served at another port each time
+        parts = [self.website.name, url, self.world or "", self.gold_id or "", self.instruction]
         if self.suite_id is not None:
             parts += [self.suite_id, str(self.seed)]
         text = "\x1f".join(parts)

@@ -103,8 +103,16 @@ def test_a_live_website_that_blocks_is_visited_by_one_after_another_and_then_lef
 
 def test_miniwob_is_played_from_its_packaged_pages(tmp_path: Path, model: list[str]) -> None:
     pytest.importorskip("browsergym.miniwob")
-    result = CliRunner().invoke(app, ["eval", "--suite", "miniwob", "--only", "click-link", "--seeds", "2", *model])
+    words = ["eval", "--suite", "miniwob", "--only", "click-link", "--seeds", "2", *model]
+    result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
+    attempts = set((tmp_path / "runs").rglob("trajectories/*.json"))
+    lost = attempts.pop()  # as if the call had been killed before it
+    stamps = {path: path.stat().st_mtime_ns for path in attempts}
+    lost.unlink()
+    assert CliRunner().invoke(app, words).exit_code == 0  # its pages are at another port now
+    assert set((tmp_path / "runs").rglob("trajectories/*.json")) == {*stamps, lost}
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
     assert re.search(r"miniwob.click-link: 0 \[.*\] %, n = 2", result.stdout)  # there is no Cart to click
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proposer.task import PageCheck, Task
+from proposer.task import PageCheck, Task, Website
 from proposer.task_files import READERS, TaskFileError
 
 PLACES = {"SHOPPING": "http://127.0.0.1:7770/", "aa": "https://www.aa.com"}
@@ -138,3 +138,14 @@ def test_a_file_that_is_not_there_or_no_text_is_one_line(tmp_path: Path) -> None
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
     with pytest.raises(TaskFileError, match="expected UTF-8 text"):
         READERS["mind2web"](tmp_path / "bytes.json", {})
+
+
+def test_a_task_of_browsergym_is_the_same_wherever_its_pages_are_and_others_are_not() -> None:
+    def made(suite_id: str, port: int, seed: int = 0) -> Task:
+        website = Website(name="miniwob", url=f"http://127.0.0.1:{port}/miniwob/")
+        return Task(website=website, instruction="x", source="suite", suite_id=suite_id, seed=seed)
+
+    gym = made("browsergym/miniwob.click-test", 1)
+    assert gym.id == made("browsergym/miniwob.click-test", 2).id
+    assert gym.id != made("browsergym/miniwob.click-test", 1, seed=1).id
+    assert made("webarena/1", 1).id != made("webarena/1", 2).id
