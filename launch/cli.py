@@ -246,13 +246,16 @@ def _evaluate_suite(
         directory, name = config.model.directory("policy").resolve(), config.run.name
     else:
         run_dir, version, directory = _version(run, weights)
-        config, name = stored_config(run_dir, overrides), f"{run_dir.resolve().name}-v{version}"
+        config = stored_config(run_dir, overrides)
+        name = f"{config.run.name}-v{version}"
     if not directory.is_dir():
         raise ConfigError(f"{directory}: no model there; `python -m launch starter build` makes the starter")
     folder = config.run.runs_dir / f"{name}-suite-{suite}"
-    with suites.chosen_tasks(suite, chosen) as tasks, _progress() as watch:
-        told = functools.partial(watch, 0, Phase.EVAL)
-        found = asyncio.run(suites.evaluate(config, directory, tasks, folder, told))
+    with suites.chosen_tasks(suite, chosen) as tasks:
+        suites.keep_apart(folder, config, directory)
+        with _progress() as watch:
+            told = functools.partial(watch, 0, Phase.EVAL)
+            found = asyncio.run(suites.evaluate(config, directory, tasks, folder, told))
     for kind, share in (found.kinds | {"all": found.overall}).items():
         out.print(f"{kind}: {share} %, n = {share.whole}", markup=False, highlight=False)
     out.print(f"{found.outcomes}, {found.num_open} open: {found.folder}", markup=False, highlight=False)

@@ -39,7 +39,7 @@ def digest(books: LedgerReader) -> dict[str, str]:
             for path in sorted((books.run_dir / THOUGHTS).glob("*.json"))
         ],
         "manifests": [(row.round, _manifest(path)) for row in books.rounds() if (path := books.manifest(row.round))],
-        "weights": [(row.version, row.parent, _weight_hashes(books.run_dir / row.path)) for row in books.weights()],
+        "weights": [(row.version, row.parent, weight_hashes(books.run_dir / row.path)) for row in books.weights()],
         "gates": [astuple(row) for row in books.gates()],
     }
     return {name: hashlib.sha256(json.dumps(list(items)).encode()).hexdigest() for name, items in parts.items()}
@@ -69,7 +69,7 @@ def _manifest(path: Path) -> object:
     return read_manifest(path).model_dump(mode="json", exclude={"samples": {"__all__": {"pictures"}}})
 
 
-def _weight_hashes(directory: Path) -> dict[str, str] | None:
+def weight_hashes(directory: Path) -> dict[str, str] | None:
     """Hashes of a version's files, as committed with them; None for a model from elsewhere and for dropped versions."""
     commit = directory / COMMIT
     return json.loads(commit.read_text())["files"] if commit.is_file() else None

@@ -1,5 +1,6 @@
-"""What outlasts a stop of the machine, and what a killed process leaves."""
+"""What outlasts a stop of the machine, what a killed process leaves, and whether files are what they were."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -26,3 +27,14 @@ def cut_torn_line(path: Path) -> None:
     if path.is_file():
         data = path.read_bytes()
         os.truncate(path, data.rfind(b"\n") + 1)
+
+
+def sha256(path: Path) -> str:
+    """A file's hash, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_hashes(directory: Path) -> dict[str, str]:
+    """The sha256 of each file in a directory, by name: what a COMMIT.json lists under ``files``."""
+    return {file.name: sha256(file) for file in sorted(directory.iterdir()) if file.is_file()}

@@ -34,7 +34,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from policy import canary
 from policy.blobs import BlobStore
 from policy.crash import crash_point
-from policy.files import sync
+from policy.files import file_hashes, sha256, sync
 from policy.marks import scaled
 from policy.precision import multiplies_bf16
 from proposer.generate import Prompt
@@ -446,16 +446,11 @@ def save_weights(model: TrainedModel, parent: Path, out: Path, commit: dict[str,
     sync(out.parent)
 
 
-def file_hashes(directory: Path) -> dict[str, str]:
-    """The sha256 of each file in a directory, by name: what its COMMIT.json lists under ``files``."""
-    return {file.name: _sha256(file) for file in sorted(directory.iterdir())}
-
-
 def read_commit(directory: Path) -> dict[str, Any] | None:
     """The COMMIT.json of written weights; None if there is none or a file isn't what it says."""
     try:
         commit = json.loads((directory / "COMMIT.json").read_text())
-        damaged = [name for name, digest in commit["files"].items() if _sha256(directory / name) != digest]
+        damaged = [name for name, digest in commit["files"].items() if sha256(directory / name) != digest]
     except (FileNotFoundError, ValueError) as error:
         if directory.exists():
             logger.warning("%s holds no whole weights: %s", directory, error)
@@ -517,8 +512,3 @@ def remove_leftovers(out: Path) -> None:
         half = re.fullmatch(rf"\.{re.escape(out.name)}(\.checkpoint)?\.(\d+)", path.name)
         if half and not psutil.pid_exists(int(half[2])):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

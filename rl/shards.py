@@ -29,7 +29,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.distributed.tensor import DTensor
 
-from policy.files import sync
+from policy.files import file_hashes, sync
 from rl.learner import LearnerError, LearnerSettings, update
 
 if TYPE_CHECKING:
@@ -102,8 +102,6 @@ def save_shards(folder: Path, state: Mapping[str, Any], tensors: Mapping[str, An
         state: Plain values, ``progress`` among them; whole is a checkpoint whose COMMIT.json holds them.
         tensors: What `TrainedModel.shards` gives.
     """
-    from rl.model import file_hashes
-
     target = folder / f"{state['progress']['steps']:08d}"
     if peers().rank == 0:
         shutil.rmtree(target, ignore_errors=True)

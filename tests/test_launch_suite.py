@@ -10,8 +10,11 @@ from typer.testing import CliRunner
 
 from bench.scripted import CONFIG, Call, ScriptedServer
 from bench.small_site import Reply, SmallSite
+from launch import config as configs
+from launch.books import WeightsRow
 from launch.cli import app
 from launch.config import ConfigError
+from launch.ledger import Ledger
 from launch.suite import Chosen, chosen_tasks
 
 CART = "<title>Cart</title><p id=total>$12</p>"
@@ -33,6 +36,14 @@ def arena(number: int, url: str, **evaluation: object) -> dict[str, object]:
         "intent": f"What is the total? ({number})",
         "eval": evaluation,
     }
+
+
+def refusal(words: list[str]) -> str:
+    """The one line by which a command that can't be done is refused."""
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    return line
 
 
 @pytest.fixture
@@ -78,7 +89,17 @@ def test_a_task_file_is_attempted_and_scored_by_checks_and_judge(
     assert found["outcomes"] == {"finished": 6, "site_error": 2}
     stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("trajectories/*.json")}
     assert len(stamps) == len(tasks)
-    assert CliRunner().invoke(app, words).exit_code == 0  # nothing is done twice
+    for same in ([], ["--set", "rollout.num_judgements=1"]):
+        assert CliRunner().invoke(app, [*words, *same]).exit_code == 0  # nothing is done twice
+    other = ["--set", "rollout.agent.max_steps=4", "--set", "judge.num_votes=3"]
+    assert refusal([*words, *other]) == (
+        f"error: {folder}: its results were made with other judge.num_votes, rollout.agent.max_steps; "
+        "make others beside them with `--set run.name=...`, or remove the folder"
+    )
+    (tmp_path / "starter" / "policy" / "model.safetensors").write_text("{ }")
+    assert "were made with other weights; make" in refusal(words)
+    (folder / "made-with.json").unlink()  # as in a folder of the version before
+    assert "don't say with which weights and settings they were made; make" in refusal(words)
     assert stamps == {path: path.stat().st_mtime_ns for path in folder.rglob("trajectories/*.json")}
 
 
@@ -131,11 +152,25 @@ def test_miniwob_is_played_from_its_packaged_pages(tmp_path: Path, model: list[s
 def test_what_can_not_be_measured_is_refused_in_one_line(
     tmp_path: Path, model: list[str], words: list[str], said: str
 ) -> None:
-    result = CliRunner().invoke(app, ["eval", *model, *words])
-    assert result.exit_code == 2
-    (line,) = result.stderr.splitlines()
-    assert said in line
+    assert said in refusal(["eval", *model, *words])
     assert not (tmp_path / "runs").exists()
+
+
+def test_each_version_of_a_run_has_a_folder_which_another_name_changes(tmp_path: Path, model: list[str]) -> None:
+    config = configs.load(CONFIG, [word for word in model[2:] if word != "--set"])
+    config.run_dir.mkdir(parents=True)
+    with Ledger(config.run_dir) as ledger:
+        ledger.set_meta("config", config.model_dump_json())
+        ledger.commit_weights(WeightsRow(0, None, -1, str(tmp_path / "starter" / "policy")))
+    file = tmp_path / "tasks.json"
+    file.write_text("[]")
+    words = ["eval", str(config.run_dir), "--suite", "webarena", "--tasks", str(file)]
+    for setting in ("run.seed=0", "rollout.agent.max_steps=9", "run.name=other"):  # no results yet that could differ
+        assert CliRunner().invoke(app, [*words, "--set", setting]).exit_code == 0
+    assert {path.parent.name for path in tmp_path.rglob("suite.json")} == {
+        "tiny-v0-suite-webarena",
+        "other-v0-suite-webarena",
+    }
 
 
 def test_miniwob_without_its_pages_says_where_it_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
