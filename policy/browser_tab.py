@@ -513,8 +513,8 @@ class Tab:
         except (Error, PlaywrightTimeout) as error:
             if len(self._manners.closed) > num_closed:
                 raise BrowserError(Outcome.BLOCKED, f"robots.txt closes {self._manners.closed[-1]}") from error
-            if self._manners.lacks_rules(self._start_url):
-                raise BrowserError(Outcome.SITE_ERROR, f"{self._start_url}: {_NO_RULES}") from error
+            if self._manners.lacks_rules(url):
+                raise BrowserError(Outcome.SITE_ERROR, f"{url}: {_NO_RULES}") from error
             outside = f" (outside this website: {', '.join(self.refused)})" if self.refused else ""
             raise _load_error(error, outside) from error
         return response.status if response else 0

@@ -41,7 +41,7 @@ class Fleet:
         starting = asyncio.Lock()  # two vLLM that compile at once on one CPU hang
         self._first = model
         self.model = None if settings.base_urls else model
-        """Directory of the weights served now; None: servers given by address may hold any until the first `publish`."""
+        """Directory of the weights served now; None: nobody knows, of servers given by address, before a `publish`."""
         self.version: int | None = None
         """Policy version served now; None until the first `publish` of one, and for weights that have no versions."""
         self.servers = [

@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 DEADLINE_S = 420
 GONE_DEADLINE_S = 60
 NUM_PROPOSED = 4
-"""Of a round's six tasks (bench/chaos.py); the others are audits, worded otherwise. Two actors have all of them under way
-at once, three on the node that goes."""
+"""Of a round's six tasks (bench/chaos.py); the others are audits, worded otherwise. Two actors have all under way at
+once, three on the node that goes."""
 
 
 @pytest.fixture(scope="module")
