@@ -25,7 +25,8 @@ def wilson(successes: int, n: int) -> Interval:
     share, z2 = successes / n, Z_95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+    # The ends exactly, whatever rounding makes of them: an alarm that tolerates nothing sees nothing in 0 of n.
+    return Interval(centre - half if successes else 0.0, centre + half if successes < n else 1.0)
 
 
 def sign_test(losses: int, wins: int) -> float:

@@ -99,7 +99,7 @@ def _doubt(claims: Claims, trajectory: Trajectory) -> str:
     if unseen := missing_names(trajectory.task.instruction, shown):
         return f"no page showed {unseen[0]!r}"
     if claims.right is not None:
-        if not words(claims.right) <= words(_joined(claims.seen)):
+        if not claims.seen or not words(claims.right) <= words(_joined(claims.seen)):
             return "what was seen doesn't hold the right answer"
         if len(claims.seen) < 2 and words(claims.right) <= words(trajectory.task.instruction):
             return "the answer only repeats the question"  # of two things to compare both have to be seen

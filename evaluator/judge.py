@@ -37,7 +37,9 @@ Verdict: success | failure | undecided"""
 NEWER_KEYS = frozenset({"quorum", "kind", "flip_successes", "flip_failures", "rubric", "rubric_tokens"})
 """Settings that hashes of earlier prompts don't know: left at their default they don't change a hash."""
 
-_VERDICT = re.compile(r"^\s*verdict\s*:\s*[\[*\"']*(success|failure|undecided)[\]*\"'.]*\s*$", re.I | re.M)
+_VERDICT = re.compile(
+    r"^[\s>#*_-]*verdict[\s*_]*:[\s\[*_`\"']*(success|failure|undecided)[\]*_`\"'.]*\s*$", re.I | re.M
+)
 
 
 class JudgeSettings(BaseModel):

@@ -153,12 +153,12 @@ class LivePage:
             raise BrowserError(
                 Outcome.SITE_ERROR, f"{function}: {details.get('exception', details).get('description')}"
             )
-        return reply["result"].get("value")
+        return well_formed(reply["result"].get("value"))
 
     async def read_text(self, expression: str) -> str:
         """What a JavaScript expression says of the document, as text; "" if it raises. Raises PageMoved."""
         reply = await self._evaluate(f"String({expression})", 0.0)
-        return "" if "exceptionDetails" in reply else reply["result"]["value"]
+        return "" if "exceptionDetails" in reply else well_formed(reply["result"]["value"])
 
     async def _evaluate(self, expression: str, limit_s: float) -> dict[str, Any]:
         """The answer to an expression in our world, which may take so long beyond the action deadline."""
@@ -313,3 +313,12 @@ def _frame_ids(tree: dict[str, Any]) -> Iterator[str]:
     yield tree["frame"]["id"]
     for child in tree.get("childFrames", ()):
         yield from _frame_ids(child)
+
+
+def well_formed(value: Any) -> Any:
+    """What a page said, without halves of characters: scripts may cut one in two, and no UTF-8 can hold what is left."""
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, list):
+        return [well_formed(item) for item in value]
+    return {key: well_formed(item) for key, item in value.items()} if isinstance(value, dict) else value

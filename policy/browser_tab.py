@@ -28,7 +28,7 @@ from policy.browser_actions import DONE, Done, act_on_page, target_of
 from policy.browser_files import Folder
 from policy.browser_manners import Busy, Manners
 from policy.browser_net import Net, Watched
-from policy.browser_page import LivePage, PageMoved
+from policy.browser_page import LivePage, PageMoved, well_formed
 from policy.browser_proxy import Gate
 from policy.browser_settings import BrowserError, BrowserSettings
 from policy.guard import Guard
@@ -126,8 +126,11 @@ class Tab:
         tab = cls(given, start_url)
         with ExitStack() as watching:
             try:
-                await tab._open_page(context)
-                context_id = await tab._page.context_id()
+                try:
+                    await tab._open_page(context)
+                    context_id = await tab._page.context_id()
+                except PageMoved as error:  # a browser that dies closes its pages first
+                    raise BrowserError(Outcome.RESET_FAILURE, f"the page is gone: {error}") from error
                 watching.enter_context(
                     given.net.episode(Watched(given.guard, context_id, tab._has_frame, tab._may_open))
                 )
@@ -390,6 +393,7 @@ class Tab:
 
     def _tell(self, notice: str) -> None:
         """Note something for the agent: once, in few words, not without end (a page can ask for attention forever)."""
+        notice = well_formed(notice)
         notice = notice if len(notice) <= _MAX_NOTICE_CHARS else notice[: _MAX_NOTICE_CHARS - 1] + "…"
         if notice not in self._notices and len(self._notices) < _MAX_NOTICES:
             self._notices.append(notice)

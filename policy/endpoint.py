@@ -124,9 +124,11 @@ def _request(settings: EndpointSettings, prompt: Prompt, sampling: Sampling, wei
         wanted = {"name": "reply", "schema": json.loads(sampling.schema)}
         request["response_format"] = {"type": "json_schema", "json_schema": wanted}
     if settings.exact_tokens:
-        # The salt keeps cached prefixes of one version from serving another.
-        extra = {"return_token_ids": True, "top_k": -1, "cache_salt": f"v{weights}"}
-        request |= {"logprobs": True, "top_p": 1.0, "extra_body": extra}
+        # The salt keeps cached prefixes of one version from serving another. A model's generation_config.json may ask
+        # for penalties and limits, which the learner doesn't know.
+        extra = {"return_token_ids": True, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+        request |= {"presence_penalty": 0.0, "frequency_penalty": 0.0, "top_p": 1.0, "logprobs": True}
+        request["extra_body"] = extra | {"cache_salt": f"v{weights}"}
     return request
 
 

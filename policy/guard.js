@@ -56,6 +56,7 @@
   };
 
   const leads = (link) => {
+    if (!URL.canParse(link.href, document.baseURI)) return false;
     const url = new URL(link.href, document.baseURI), here = new URL(location.href);
     url.hash = here.hash = "";
     return /^https?:$/.test(url.protocol) && (!link.href.includes("#") || url.href !== here.href) && !link.hasAttribute("onclick");

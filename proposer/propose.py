@@ -77,9 +77,18 @@ def parse(reply: str) -> list[str] | None:
     except json.JSONDecodeError:
         return None
     tasks = document.get("tasks") if isinstance(document, dict) else None
-    if not isinstance(tasks, list) or not tasks or not all(isinstance(task, str) for task in tasks):
+    if not isinstance(tasks, list) or not tasks or not all(isinstance(task, str) and _is_text(task) for task in tasks):
         return None
     return [" ".join(task.split()) for task in tasks]
+
+
+def _is_text(task: str) -> bool:
+    """Whether it can be written down: JSON's escapes can name half a character."""
+    try:
+        task.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def normal(instruction: str) -> str:

@@ -9,7 +9,7 @@ from bench.small_site import SmallSite
 from policy.blobs import BlobStore
 from policy.browser import Browser, BrowserSettings
 from policy.marks import scaled
-from policy.trajectory import Observation
+from policy.trajectory import Action, ActionKind, Observation
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -185,3 +185,16 @@ async def test_pictures_are_scaled_to_the_models_size(browser: Browser, site: Sm
     observation = await observe(browser, site, "<h1>Big</h1>")
     picture = Image.open(io.BytesIO(scaled(blobs.get(observation.screenshot), 256)))
     assert (picture.format, picture.size) == ("JPEG", (256, 192))
+
+
+async def test_half_a_character_is_seen_as_what_can_be_written_down(browser: Browser, site: SmallSite) -> None:
+    body = "<a href=/x>x</a><script>document.title = document.links[0].textContent = 'Good \\ud83d'</script>"
+    seen = await observe(browser, site, body)
+    assert (seen.title, names(seen)) == ("Good \N{REPLACEMENT CHARACTER}", ["Good \N{REPLACEMENT CHARACTER}"])
+    assert seen.model_validate_json(seen.model_dump_json()) == seen
+
+
+async def test_a_link_that_is_no_address_can_be_pressed(browser: Browser, site: SmallSite) -> None:
+    async with browser.episode(site.serve("<title>Home</title><a href='https://exa mple.com'>Go</a>")) as tab:
+        await tab.act(Action(kind=ActionKind.CLICK, mark=1), await tab.observe())
+        assert (await tab.observe()).title == "Home"

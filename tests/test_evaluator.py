@@ -224,6 +224,9 @@ async def test_a_judge_outage_is_no_verdict(tmp_path: Path) -> None:
         ("reason: x\nVERDICT: Failure.", Judgement.FAILURE),
         ("Verdict: **undecided**", Judgement.UNDECIDED),
         ("Verdict: [success]", Judgement.SUCCESS),
+        ("**Verdict:** success", Judgement.SUCCESS),
+        ("- __Verdict: failure__", Judgement.FAILURE),
+        ("## Verdict: `undecided`", Judgement.UNDECIDED),
         ("success", None),
         ("Verdict: success or failure", None),
         ("Verdict: success\nVerdict: failure", None),
@@ -301,3 +304,8 @@ def test_agreement_is_undefined_rather_than_zero_without_cases() -> None:
 def test_wilson_matches_published_values(successes: int, n: int, low: float, high: float) -> None:
     interval = wilson(successes, n)
     assert (interval.low, interval.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+
+
+@pytest.mark.parametrize("n", [69, 75, 125, 138])
+def test_wilson_sees_nothing_in_none_of_n_and_all_in_n_of_n(n: int) -> None:
+    assert (wilson(0, n).low, wilson(n, n).high) == (0, 1)

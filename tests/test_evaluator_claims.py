@@ -68,6 +68,7 @@ PRICE = "What does the Copper Kettle cost?"
         (Claims((ADDED,), (ADDED,)), went(BUY, None, HOME, CART), F),
         (Claims((ADDED,), (ADDED,)), went(BUY, "done", HOME, HOME), U),  # quotes what isn't there
         (Claims((ADDED,), (ADDED,)), went(BUY, "done", HOME, CART, CART), U),  # there before the last deed
+        (Claims((), (), "nothing", "nothing"), went(PRICE, "nothing", HOME), U),  # of which nothing was seen
         (Claims((ADDED,), (ADDED,)), went(BUY, "done", CART), U),  # there from the start: nothing was done
         (Claims((ADDED,), (ADDED,)), went("Put the Tin Kettle into the cart.", "done", HOME, CART), U),  # no such thing
         (Claims((), ()), went(BUY, "done", HOME, CART), F),

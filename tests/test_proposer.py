@@ -134,6 +134,7 @@ async def test_without_a_page_there_is_nothing_to_propose_from() -> None:
         ('{"tasks": []}', None),
         ('{"tasks": "Buy the kettle"}', None),
         ('{"tasks": [1]}', None),
+        ('{"tasks": ["Find the \\ud83d thing"]}', None),
         ('["Buy the kettle"]', None),
         ('{"tasks": ["Buy', None),
         ("", None),
