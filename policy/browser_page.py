@@ -316,7 +316,7 @@ def _frame_ids(tree: dict[str, Any]) -> Iterator[str]:
 
 
 def well_formed(value: Any) -> Any:
-    """What a page said, without halves of characters: scripts may cut one in two, and no UTF-8 can hold what is left."""
+    """What a page said, without halves of characters: scripts may cut one in two, and UTF-8 can't hold what is left."""
     if isinstance(value, str):
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, list):
