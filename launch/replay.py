@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from evaluator.labels import LabelError, read_labels, read_trajectory
 from launch import config as configs
-from launch.books import LedgerError
+from launch.books import DamagedError, LedgerError
 from launch.driver import stored_config
 from launch.ledger import Ledger
 from policy.blobs import MemoryBlobs
@@ -34,6 +34,8 @@ def find_in_run(run_dir: Path, episode: str, overrides: Sequence[str]) -> tuple[
             raise LedgerError(f"{path}: no such file, but it was committed") from None
         except ValidationError as error:
             raise LedgerError(f"{path}: not a trajectory: {error.errors()[0]['msg']}") from None
+        except DamagedError as error:  # nothing was begun, and exit code 1 says that something differs
+            raise LedgerError(str(error)) from None
 
 
 def find_in_folder(

@@ -159,7 +159,7 @@ def test_a_manifest_that_can_not_be_learned_from_ends_the_run_in_one_line(
 
 def test_a_finished_run_is_told_again_whatever_is_no_longer_there(toml: Path) -> None:
     gone = ["websites.0.url=http://127.0.0.1:9/", "rollout.browser.executable=no-such-browser", "run.rounds=0"]
-    gone += ['serving.base_urls=["http://127.0.0.1:9"]', "cluster.storage=s3://no-such-bucket/runs"]
+    gone += ['serving.base_urls=["http://127.0.0.1:9"]', "cluster.storage=nonsense://bucket/runs"]
     config = load(toml, gone)
     config.run_dir.mkdir(parents=True)
     with Ledger(config.run_dir) as books:

@@ -50,6 +50,7 @@ def s3() -> Iterator[Any]:
             patch.setenv(name, "testing")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        fsspec.get_filesystem_class("s3").clear_instance_cache()  # another test's has no credentials
         files = fsspec.filesystem("s3", use_listings_cache=False)
         files.mkdir(BUCKET)
         yield files

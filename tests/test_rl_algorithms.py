@@ -70,6 +70,10 @@ def near(rows: list[list[float]]) -> list[object]:
         (GRPO(), [0, 0], [0, 0]),
         (GRPO(), [1], [0]),
         (OffPolicy(), [1, 0], [1, -1]),
+        (RLOO(baseline_share=0.25), [1, 0, 0], [1, -0.125, -0.125]),
+        (RLOO(baseline_share=0.25), [1, 1, 0, 0], [11 / 12, 11 / 12, -1 / 6, -1 / 6]),
+        (GRPO(baseline_share=0.25), [1, 1, 0, 0], [0.875, 0.875, -0.125, -0.125]),
+        (OffPolicy(baseline_share=0), [1, 1, 0], [1, 1, 0]),
     ],
     ids=str,
 )

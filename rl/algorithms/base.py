@@ -97,6 +97,11 @@ class GroupAlgorithm(Algorithm):
     section 3.2): divided by its own length, a long failure would be blamed less a token than a short one. So a token
     weighs the same in a long and in a short response, in a trajectory of many and of few steps, in a full batch and in
     the last one.
+
+    Several optimizer steps on one round's attempts are off-policy from the second on, and there a baseline that is the
+    mean reward itself is the edge of collapse: below it successes outweigh failures, and what is learned stays in
+    bounds (asymmetric REINFORCE: Arnal et al. 2025, arXiv 2506.20520). They take a constant off the mean, with which a
+    failure of a task that is seldom done would be imitated; here the mean is scaled, with which none ever is.
     """
 
     learns_from: ClassVar[LearnsFrom] = LearnsFrom.GROUPS
@@ -104,6 +109,9 @@ class GroupAlgorithm(Algorithm):
     tokens_per_step: int = Field(default=64, ge=1)
     """The constant: tokens that a response is reckoned to have. It scales the loss and so the gradient's norm, which
     `max_grad_norm` clips; AdamW doesn't see it otherwise."""
+    baseline_share: float = Field(default=1.0, ge=0, le=1)
+    """The baseline, as a share of the mean reward that it is at 1, as published; at less successes outweigh failures,
+    and 0 is to imitate successes alone, of tasks that are sometimes done."""
 
     def by_constant(self, total: Tensor, batch: Batch) -> Tensor:
         """A sum over tokens, divided by the constant number of tokens in a batch."""

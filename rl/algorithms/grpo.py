@@ -1,6 +1,6 @@
 """GRPO, with the corrections of 2025: clipped policy gradient against the mean reward of the task's attempts.
 
-    A_i = r_i - mean(r)
+    A_i = r_i - c mean(r), c the baseline's share, 1 by default
     L = sum_i sum_t [- min(rho_it A_i, clip(rho_it, 1 - clip_low, 1 + clip_high) A_i) + kl k_it] / C
     rho_it = pi(y_it | x_i) / mu(y_it | x_i)
     k_it = (log pi(y_it | x_i) - log pi_starter(y_it | x_i))^2 / 2
@@ -11,7 +11,7 @@ Sources: Shao et al. 2024, arXiv 2402.03300, section 4.1 (equation 3); Liu et al
 a response's length); DAPO, arXiv 2503.14476, section 3.1 (the upper bound is the larger one, so that rare tokens may
 become likelier) and 3.2 (groups whose rewards are all the same are dropped).
 
-Deviations: an attempt is a trajectory, whose steps share its advantage. mu's log-probs are those that the server
+Deviations: an attempt is a trajectory, whose steps share its advantage. c below 1 (rl/algorithms/base.py). mu's log-probs are those that the server
 recorded, not recomputed by the learner, so that rho also corrects for what the two differ by. Dropped groups aren't
 sampled anew, but counted (rl/selection.py). The KL term is off by default; its estimator is the squared one, whose
 gradient is that of KL(pi || pi_starter) at the sampled places for tokens drawn from pi, while that of the original's,
@@ -52,9 +52,9 @@ class GRPO(GroupAlgorithm):
         return self.kl > 0
 
     def advantages(self, rewards: Sequence[float]) -> list[float]:
-        """Each reward less the mean: [1, 0, 0, 0] gives [0.75, -0.25, -0.25, -0.25]."""
-        mean = sum(rewards) / len(rewards)
-        return [reward - mean for reward in rewards]
+        """Each reward less the baseline: [1, 0, 0, 0] gives [0.75, -0.25, -0.25, -0.25] where that is the mean."""
+        baseline = self.baseline_share * sum(rewards) / len(rewards)
+        return [reward - baseline for reward in rewards]
 
     def loss(self, batch: Batch) -> Loss:
         """The clipped surrogate, and the KL term."""

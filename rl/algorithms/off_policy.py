@@ -1,6 +1,6 @@
 """Off-policy RLOO, for attempts of earlier rounds as well: importance weights, truncated, and dropped when too large.
 
-    A_i = r_i - sum_{j != i} r_j / (G - 1)
+    A_i = r_i - c sum_{j != i} r_j / (G - 1), c the baseline's share, 1 by default
     L = - sum_i A_i sum_t w_it log pi(y_it | x_i) / (batch size * tokens per step)
     w_it = min(rho_it, truncate_at) where rho_it <= drop_above, else 0, without gradient
     rho_it = pi(y_it | x_i) / mu(y_it | x_i), mu by the log-probs recorded when the token was sampled
@@ -13,7 +13,7 @@ what is known of it, belongs to another policy).
 
 Deviations: weights are those of single tokens, not products over a response or trajectory: less variance, but what
 other tokens a policy of today would have come to is not corrected for. IMPALA's value function is the group's baseline,
-of attempts that were made by the same weights. There is no lower bound: a token that is hardly ever said now weighs
+of attempts that were made by the same weights; c below 1 (rl/algorithms/base.py). There is no lower bound: a token that is hardly ever said now weighs
 hardly anything.
 """
 
@@ -48,7 +48,7 @@ class OffPolicy(GroupAlgorithm):
 
     def advantages(self, rewards: Sequence[float]) -> list[float]:
         """See `rl.algorithms.rloo.leave_one_out`."""
-        return leave_one_out(rewards)
+        return leave_one_out(rewards, self.baseline_share)
 
     def loss(self, batch: Batch) -> Loss:
         """Minus the log-probs weighed by their advantages and importance weights."""
