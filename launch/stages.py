@@ -421,6 +421,8 @@ async def train(team: Team, k: int) -> None:
     settings = team.config.learner
     settings = settings.model_copy(update={"seed": team.seed(k, "learner", settings.seed)})
     path = team.weights_dir
+    if not team.config.run.overlap:
+        await team.fleet.rest()  # nothing is asked while the learner works, which may need the memory
     metrics = await team.workers.learn(manifest, path(parent), path(row), path(lineage[0]), path(sampler), settings)
     crash_point("train:learned")
     team.ledger.set_metrics(k, {f"learn/{key.removeprefix('learn/')}": value for key, value in metrics.items()})

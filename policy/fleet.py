@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -133,7 +133,7 @@ class Fleet:
             ModelError: no server can be made to serve them.
         """
         await asyncio.gather(*self._returning.values())  # or one might come back with the weights of before
-        errors = await asyncio.gather(*(_load(server, version, weights) for server in self.servers))
+        errors = await asyncio.gather(*(_error_of(server.publish(version, weights)) for server in self.servers))
         if all(errors):
             self._ready.clear()
             raise ModelError("; ".join(map(str, errors)))
@@ -143,6 +143,14 @@ class Fleet:
                 self._take_in(server)
             else:
                 self._leave_out(server, str(error))
+
+    async def rest(self) -> None:
+        """Have idle servers give back what memory they can; one that doesn't answer is found out when it is asked."""
+        ready = list(self._ready)
+        errors = await asyncio.gather(*(_error_of(server.rest()) for server in ready))
+        for server, error in zip(ready, errors, strict=True):
+            if error is not None:
+                logger.warning("%s keeps its memory: %s", server.base_url, error)
 
     async def revive(self, server: ModelServer, num_starts: int) -> bool:
         """Whether to ask again after a server gave no answer: another one is there, or it was started again.
@@ -198,10 +206,10 @@ class Fleet:
             self._tell(f"{server.base_url} is asked again")
 
 
-async def _load(server: ModelServer, version: int | None, weights: Path) -> ModelError | None:
-    """Why a server can't be made to serve weights; None: it does."""
+async def _error_of(doing: Awaitable[None]) -> ModelError | None:
+    """Why a server couldn't do it; None: it did."""
     try:
-        await server.publish(version, weights)
+        await doing
     except ModelError as error:
         return error
     return None

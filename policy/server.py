@@ -27,7 +27,7 @@ from policy.crash import crash_point
 from policy.endpoint import EndpointSettings, open_endpoint, score
 from policy.leash import ProcessId, is_alive
 from policy.server_record import ServerRecord, State
-from policy.server_settings import SERVED_NAME, ServerSettings, command, environment, options
+from policy.server_settings import SERVED_NAME, ServerSettings, command, environment, is_cpu_build, options
 from proposer.generate import ModelError, Prompt, Sampling
 
 logger = logging.getLogger(__name__)
@@ -263,6 +263,14 @@ class ModelServer:
             await self._listen(weights)
         self.note(State.READY)
 
+    async def rest(self) -> None:
+        """Give back the memory that a server can do without while it isn't asked; only of one started here, on CPU.
+
+        What it remembers of prompts and pictures is gone, as with other weights. Raises ModelError: it doesn't answer.
+        """
+        if self._process is not None and is_cpu_build():
+            await self._while_paused("releasing memory", "release_memory")
+
     async def _listen(self, weights: Path) -> None:
         """Return if the canary's log-probs are those that came with the weights, or none came. Raises ModelError."""
         wanted = canary.expected(weights)
@@ -278,15 +286,19 @@ class ModelServer:
         logger.info("%s: the canary's log-probs are off by %.4f nats", weights, gap)
 
     async def _swap(self, weights: Path) -> None:
+        await self._while_paused(f"publishing {weights}", "load_weights_from", str(weights))
+
+    async def _while_paused(self, doing: str, method: str, *args: str) -> None:
+        """Call a method of policy/reload.py while nothing is answered; what was cached is gone. Raises ModelError."""
         async with httpx.AsyncClient(base_url=self.base_url, timeout=self.settings.timeout_s) as client:
             try:
                 await _post(client, "/pause", params={"mode": "wait"})
                 crash_point("publish:paused")
-                await _post(client, "/collective_rpc", body={"method": "load_weights_from", "args": [str(weights)]})
+                await _post(client, "/collective_rpc", body={"method": method, "args": args})
                 crash_point("publish:loaded")
                 await _post(client, "/resume")
             except httpx.HTTPError as error:
-                raise ModelError(f"publishing {weights} to {self.base_url}: {error!r}") from error
+                raise ModelError(f"{doing} at {self.base_url}: {error!r}") from error
 
     async def _until_healthy(self) -> None:
         deadline = time.monotonic() + self.settings.start_deadline_s

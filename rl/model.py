@@ -425,7 +425,7 @@ def save_weights(model: TrainedModel, parent: Path, out: Path, commit: dict[str,
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     network = model.network.merge_and_unload() if hasattr(model.network, "merge_and_unload") else model.network
-    # Rounded to bf16 where products are of it anyway: without need it moves log-probs by 0.07 nats, a fifth of a lesson.
+    # Rounded to bf16 only where products are of it anyway: that moves log-probs by 0.07 nats, a fifth of a lesson.
     network.to(torch.bfloat16 if uses_bf16(model.settings) else torch.float32).save_pretrained(temporary)
     for file in parent.iterdir():
         if file.is_file() and not (temporary / file.name).exists() and file.name != "COMMIT.json":

@@ -142,7 +142,7 @@ async def test_weights_that_no_server_loads_are_one_line_and_nothing_is_asked_an
     async with fleet:
         for server in servers:
             server.refuses = True
-        with pytest.raises(ModelError, match=rf"to {servers[0].url}: .* to {servers[1].url}: ") as caught:
+        with pytest.raises(ModelError, match=rf"at {servers[0].url}: .* at {servers[1].url}: ") as caught:
             await fleet.publish(1, models[1])
         assert "\n" not in str(caught.value)
         with pytest.raises(ModelError, match="no model server has loaded"):

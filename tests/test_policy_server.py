@@ -125,6 +125,22 @@ async def test_the_server_tells_exact_tokens_and_the_learner_agrees_on_their_log
     assert gap(STARTER, responses, work) < BOUND
 
 
+def memory_of(server: ModelServer) -> int:
+    """Bytes of a server's processes, shared pages shared out."""
+    assert server._process is not None
+    return sum(part.memory_full_info().pss for part in server._process.children(recursive=True))
+
+
+@pytest.mark.skipif(not is_cpu_build(), reason="a GPU's memory is not the learner's")
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_idle_server_gives_its_cache_back_and_answers_as_before(server: ModelServer, work: Path) -> None:
+    before = memory_of(server)
+    await server.rest()
+    cache = int(options(server.settings)["--kv-cache-memory-bytes"])
+    assert memory_of(server) < before - cache / 2
+    assert gap(STARTER, await ask(server), work) < BOUND
+
+
 @pytest.mark.asyncio(loop_scope="module")
 async def test_bad_weights_are_refused_before_the_server_is_touched(server: ModelServer, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="expected a Hugging Face directory"):

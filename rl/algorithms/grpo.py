@@ -11,12 +11,13 @@ Sources: Shao et al. 2024, arXiv 2402.03300, section 4.1 (equation 3); Liu et al
 a response's length); DAPO, arXiv 2503.14476, section 3.1 (the upper bound is the larger one, so that rare tokens may
 become likelier) and 3.2 (groups whose rewards are all the same are dropped).
 
-Deviations: an attempt is a trajectory, whose steps share its advantage. c below 1 (rl/algorithms/base.py). mu's log-probs are those that the server
-recorded, not recomputed by the learner, so that rho also corrects for what the two differ by. Dropped groups aren't
-sampled anew, but counted (rl/selection.py). The KL term is off by default; its estimator is the squared one, whose
-gradient is that of KL(pi || pi_starter) at the sampled places for tokens drawn from pi, while that of the original's,
-exp(-d) - 1 + d, is that of KL(pi_starter || pi) (Tang and Munos 2025, arXiv 2506.09477, on both, and on what any sum
-over tokens leaves out: what a token does to the KL of later ones). Its tokens are drawn from mu and not reweighed.
+Deviations: an attempt is a trajectory, whose steps share its advantage. c below 1 (rl/algorithms/base.py). mu's
+log-probs are those that the server recorded, not recomputed by the learner, so that rho also corrects for what the two
+differ by. Dropped groups aren't sampled anew, but counted (rl/selection.py). The KL term is off by default; its
+estimator is the squared one, whose gradient is that of KL(pi || pi_starter) at the sampled places for tokens drawn from
+pi, while that of the original's, exp(-d) - 1 + d, is that of KL(pi_starter || pi) (Tang and Munos 2025, arXiv
+2506.09477, on both, and on what any sum over tokens leaves out: what a token does to the KL of later ones). Its tokens
+are drawn from mu and not reweighed.
 
 The starter's log-probs are exact and not kept anywhere: before the first step the learner loads the weights that the
 run began with and scores every sample, one forward pass; they never leave the disk, as version 0.

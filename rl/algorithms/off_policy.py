@@ -13,8 +13,8 @@ what is known of it, belongs to another policy).
 
 Deviations: weights are those of single tokens, not products over a response or trajectory: less variance, but what
 other tokens a policy of today would have come to is not corrected for. IMPALA's value function is the group's baseline,
-of attempts that were made by the same weights; c below 1 (rl/algorithms/base.py). There is no lower bound: a token that is hardly ever said now weighs
-hardly anything.
+of attempts that were made by the same weights; c below 1 (rl/algorithms/base.py). There is no lower bound: a token that
+is hardly ever said now weighs hardly anything.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class RLOO(GroupAlgorithm):
         return Loss(-self.by_constant(weighed_BR.sum(), batch))
 
 
-def leave_one_out(rewards: Sequence[float], share: float) -> list[float]:
+def leave_one_out(rewards: Sequence[float], share: float = 1.0) -> list[float]:
     """Each reward less a share of the mean of the others; of a single one 0.
 
     Example: [1, 0, 0] gives [1, -0.5, -0.5] with share 1, [1, -0.1, -0.1] with 0.2.
