@@ -204,8 +204,8 @@ def parse(response: str, elements: Sequence[Element] = (), space: ActionSpace = 
     if kind in (ActionKind.ANSWER, ActionKind.PRESS):  # an answer's number is no mark
         return _checked(thought, kind, _Aim(text=rest.lstrip(" ;:,")), _NOWHERE, space)
     by_name = elements if kind in _WITH_AIM else ()
-    aim = _read_aim(rest, by_name, space)
-    goal = _read_aim(aim.text, by_name, space) if kind is ActionKind.DRAG else _NOWHERE
+    aim = _read_aim(_numbered(rest, elements), by_name, space)
+    goal = _read_aim(_numbered(aim.text, elements), by_name, space) if kind is ActionKind.DRAG else _NOWHERE
     return _checked(thought, kind, aim, goal, space)
 
 
@@ -223,6 +223,17 @@ class _Aim(NamedTuple):
 
 
 _NOWHERE = _Aim()
+
+
+def _numbered(rest: str, elements: Sequence[Element]) -> str:
+    """What follows a verb, an element that it begins with as the page lists it given by its number alone.
+
+    A name may hold all that else divides a line: ``Click Save [2]; more [7]``.
+    """
+    rest = rest.lstrip()
+    marks = {f"{element.name} [{element.mark}]": element.mark for element in elements}
+    longest = max(filter(rest.startswith, marks), key=len, default="")
+    return f"[{marks[longest]}]{rest[len(longest) :]}" if longest else rest
 
 
 def _read_aim(rest: str, elements: Sequence[Element], space: ActionSpace) -> _Aim:

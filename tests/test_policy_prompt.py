@@ -114,6 +114,22 @@ def test_a_name_finds_a_field_and_leaves_the_text_as_it_is() -> None:
         assert parse(f"Action: Type {target}; blue [mug]; 2", [element(6, "Search")]).action == typed
 
 
+@pytest.mark.parametrize(
+    "action",
+    [
+        Action(kind=ActionKind.CLICK, mark=3),
+        Action(kind=ActionKind.TYPE, mark=4, text="blue [mug]; 2"),
+        Action(kind=ActionKind.SCROLL, mark=3, text="down"),
+        Action(kind=ActionKind.DRAG, mark=3, to_mark=4),
+    ],
+)
+def test_a_name_that_holds_semicolons_and_numbers_is_read_as_the_page_lists_it(action: Action) -> None:
+    names = ["Cart", "Save", "Save [2]; more", "Field; name"]
+    elements = [element(number, name) for number, name in enumerate(names, 1)]
+    written = action_text(action, names[(action.mark or 0) - 1]).replace("; [4]", "; Field; name [4]")
+    assert parse(f"Action: {written}", elements, ActionSpace.FULL).action == action
+
+
 def test_an_ambiguous_name_without_its_number_is_told() -> None:
     reply = parse("Action: Click Details [7]", [element(1, "Details"), element(2, "Details")])
     assert reply.action is None
