@@ -118,6 +118,7 @@ class Tab:
         self._status = 0
         self._notices: list[str] = []
         self._marked: tuple[Element, ...] = ()
+        self._seen: LivePage | None = None
 
     @classmethod
     @asynccontextmanager
@@ -382,7 +383,7 @@ class Tab:
                     raise BrowserError(Outcome.SITE_ERROR, f"{page.page.url} never stops navigating") from error
             else:
                 raw = RawPage.model_validate(read)
-                self._marked, self._status = raw.marked(), raw.status
+                self._seen, self._marked, self._status = page, raw.marked(), raw.status
                 if await self._came_back():
                     continue
                 if block := find_block(raw.status, raw.title, raw.text(), [frame.url for frame in page.page.frames]):
@@ -414,7 +415,7 @@ class Tab:
         if action.kind is ActionKind.ANSWER:
             self.effect = Effect.DONE
             return ""
-        self.effect, problem = self._unknown_mark(action, observation) or await self._rule(action)
+        self.effect, problem = self._missing(action, observation) or await self._rule(action)
         if not problem:
             if self._by_hand and action.kind not in _HANDS_OFF:
                 await self._take_over()
@@ -455,7 +456,11 @@ class Tab:
             pass  # the page went elsewhere meanwhile; settling waits for the new one
         return DONE
 
-    def _unknown_mark(self, action: Action, observation: Observation) -> Done | None:
+    def _missing(self, action: Action, observation: Observation) -> Done | None:
+        """What an action is on and that isn't there any more; None: nothing."""
+        if action.kind not in _HANDS_OFF and self._page is not self._seen:
+            # A pop-up that has closed itself: the page below has marks of its own, of which the agent knows nothing.
+            return Done(Effect.GONE, "The page that you saw is no longer there.")
         for mark in (action.mark, action.to_mark):
             if mark is None:
                 continue

@@ -108,7 +108,7 @@ class Effect(StrEnum):
 
     DONE = "done"
     GONE = "gone"
-    """Its element is not there, or never was."""
+    """Its element is not there, or never was, or the whole page has closed."""
     HIDDEN = "hidden"
     """Its element is there and can't be seen."""
     COVERED = "covered"

@@ -1,10 +1,13 @@
 """What the agent's actions do, and what it is told when they can't be done."""
 
+from typing import Any
+
 import pytest
+from playwright.async_api import Page
 
 from bench.small_site import Reply, SmallSite
 from policy.browser import Browser, Tab
-from policy.trajectory import Action, ActionKind, Observation
+from policy.trajectory import Action, ActionKind, Effect, Observation
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -240,6 +243,26 @@ async def test_a_new_tab_becomes_the_current_page_and_back_closes_it(
         assert (seen.title, seen.notice) == ("New", "A new tab was opened; this is the new tab.")
         seen = await do(tab, ActionKind.GO_BACK)
         assert (seen.title, seen.notice) == ("Old", "The tab was closed; this is the tab before it.")
+
+
+@pytest.mark.parametrize("done_to", [{"mark": 1}, {"point": (60, 20)}], ids=["mark", "point"])
+async def test_what_was_meant_for_a_pop_up_that_has_closed_itself_is_not_done_to_the_page_below(
+    browser: Browser, site: SmallSite, done_to: dict[str, Any]
+) -> None:
+    async def close(page: Page) -> None:
+        async with page.expect_event("close"):
+            await page.evaluate("setTimeout(close)")
+
+    site.serve("<title>New</title><button>Later</button>", "/new")
+    async with browser.episode(
+        site.serve("<title>Old</title><button onclick='window.open(`/new`)'>Open</button>")
+    ) as tab:
+        seen = await do(tab, ActionKind.CLICK, "Open")
+        await tab.run_on_page(close)
+        told = await tab.act(Action(kind=ActionKind.CLICK, **done_to), seen)
+        assert told == "The page that you saw is no longer there. The tab was closed; this is the tab before it."
+        assert tab.effect is Effect.GONE
+        assert (await tab.observe()).title == "Old"
 
 
 async def test_a_download_is_refused_and_reported(browser: Browser, site: SmallSite) -> None:
