@@ -11,7 +11,7 @@ from policy.browser_page import LivePage
 from policy.trajectory import Action, ActionKind, Effect, Point
 
 _AIMED = {ActionKind.CLICK, ActionKind.TYPE, ActionKind.SELECT, ActionKind.APPEND, ActionKind.HOVER, ActionKind.DRAG}
-_PRESSING = {ActionKind.CLICK, ActionKind.SELECT, ActionKind.UPLOAD, ActionKind.PRESS}
+_PRESSING = {ActionKind.CLICK, ActionKind.SELECT, ActionKind.UPLOAD, ActionKind.PRESS, ActionKind.DRAG}
 _TYPING = {ActionKind.TYPE, ActionKind.APPEND}
 _SPACE = {" ", "Space"}
 _PRESS_TRIES = 2  # an element that moves may be met the second time
@@ -42,7 +42,11 @@ async def target_of(page: LivePage, action: Action) -> Target | None:
     is_key = action.kind is ActionKind.PRESS
     if not is_key and action.mark is None and action.point is None:
         return None
-    presses = {"typed": action.kind in _TYPING, "byEnter": is_key and action.text.endswith("Enter")}
+    presses = {
+        "typed": action.kind in _TYPING,
+        "byEnter": is_key and action.text.endswith("Enter"),
+        "to": action.to_point or action.to_mark,  # dragged onto itself, an element is clicked
+    }
     facts = await page.ask("facts", None if is_key else action.point or action.mark, presses)
     if facts is None:
         return None

@@ -62,11 +62,14 @@
     return /^https?:$/.test(url.protocol) && (!link.href.includes("#") || url.href !== here.href) && !link.hasAttribute("onclick");
   };
 
-  // What pressing an element does (`byEnter`: the Enter key in it), or typing into it.
-  const facts = (aim, { typed, byEnter }) => {
-    const element = (aim === null ? active() : pae.find(aim).element);
-    if (!own(element)?.matches) return null;
-    const acting = own(element).closest(ACTING) || element, its = own(acting), link = its.closest("a[href]");
+  // What would act where an element is pressed; null: nothing.
+  const actingIn = (element) => (own(element)?.matches ? own(element).closest(ACTING) || element : null);
+  // What pressing an element does (`byEnter`: the Enter key in it), or typing into it. `to`: where the button is let go
+  // of; elsewhere that presses nothing.
+  const facts = (aim, { typed, byEnter, to }) => {
+    const acting = actingIn(aim === null ? active() : pae.find(aim).element), its = own(acting);
+    if (!acting || (to !== null && actingIn(pae.find(to).element) !== acting)) return null;
+    const link = its.closest("a[href]");
     const field = { field_type: its.type || "", autocomplete: attribute(acting, "autocomplete") || "",
       value: short(String(its.value ?? "")) };  // a list item's is a number
     const about = { name: short(pae.nameOf(acting)), words: short(said(acting).join(" ")), ...field };

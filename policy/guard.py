@@ -84,7 +84,9 @@ class Guard:
         if action.kind is ActionKind.WAIT:
             return Ruling(ActionClass.READ)  # for what the action before it has begun
         self._in_force = ActionClass.READ
-        of = ActionClass.REVERSIBLE if action.kind is ActionKind.DRAG else classify(target)
+        of = classify(target)
+        if action.kind is ActionKind.DRAG:  # also where it is a click besides
+            of = max(of, ActionClass.REVERSIBLE, key=lambda one: one.severity)
         if why_not := self._why_private(action, target):
             return Ruling(of, f"That was not typed: {why_not}.")
         may = of is not ActionClass.IRREVERSIBLE or target is None or await self._may_be_final(Question(action, target))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -101,6 +102,27 @@ async def test_enter_in_a_field_sends_its_form_too(strict: Browser, site: SmallS
         assert await do(tab, PRESS, text="Enter") == ""
         assert (tab.action_class, sent(site)) == (READ, [])
         assert [entry.fields for entry in tab.side_effects] == [("a",), ("b", "c")]
+
+
+@pytest.mark.parametrize(
+    ("where", "wanted"),
+    [
+        ({"mark": 1, "to_mark": 1}, IRREVERSIBLE),
+        ({"point": (20, 20), "to_point": (150, 40)}, IRREVERSIBLE),
+        ({"mark": 1, "to_mark": 2}, REVERSIBLE),
+        ({"mark": 2, "to_mark": 2}, REVERSIBLE),
+    ],
+    ids=["onto itself", "from one end of it to the other", "onto another", "harmless, onto itself"],
+)
+async def test_a_drag_onto_itself_is_a_click(
+    strict: Browser, site: SmallSite, where: dict[str, Any], wanted: ActionClass
+) -> None:
+    html = "<form method=post action=/order><button style='width:200px;height:60px'>Place order</button></form>"
+    async with strict.episode(site.serve(f"{html}<button>More</button>")) as tab:
+        told = await tab.act(Action(kind=ActionKind.DRAG, **where), await tab.observe())
+        assert tab.action_class is wanted
+        assert ("was not done" in told) == (tab.effect is Effect.REFUSED) == (wanted is IRREVERSIBLE)
+        assert sent(site) == []
 
 
 # Ways for a harmless-looking press to send something all the same.
