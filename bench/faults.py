@@ -74,6 +74,7 @@ SITE_FAULTS = (
     SiteFault("alert storm", False, body=STORM),
 )
 MODEL_FAULTS: dict[str, tuple[Fault | str, bool]] = {
+    "400": (Fault(status=400), True),
     "429": (Fault(status=429), True),
     "500": (Fault(status=500), True),
     "time-out": (Fault(delay_s=2 * MODEL_TIMEOUT_S), True),

@@ -71,7 +71,7 @@ class Fault:
     """Whether the connection is closed in the middle of the answer."""
 
 
-OUT = Fault(status=400)
+OUT = Fault(status=404)
 """An error that clients don't ask again after."""
 Reply = Fault | str | None
 """None: the server is out."""

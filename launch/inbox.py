@@ -26,7 +26,8 @@ TRAJECTORIES = "trajectories"
 SET_ASIDE = "set-aside"
 
 RETRIED = frozenset({Outcome.BROWSER_CRASH, Outcome.RESET_FAILURE, Outcome.MODEL_OUTAGE})
-"""Outcomes that are ours: the episode is tried again. A site that refuses or fails is not asked again."""
+"""Outcomes that are ours: the episode is tried again. A site that refuses or fails is not asked again, nor a
+model that refuses a prompt."""
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -16,7 +16,7 @@ from policy.blobs import Blobs
 from policy.browser_settings import BrowserError
 from policy.prompt import describe, parse, render, system_prompt
 from policy.trajectory import Action, ActionKind, Observation, Outcome, Step, Trajectory
-from proposer.generate import Generate, ModelError, Sampling
+from proposer.generate import Generate, ModelError, PromptRefused, Sampling
 from proposer.task import Checks, Task
 from sites.server import PracticeServer, Visit
 
@@ -243,6 +243,8 @@ async def _attempt(
                     found = await look_up(tab, task.checks)
     except TimeoutError:
         outcome, error = Outcome.TIME_LIMIT, f"not done within {settings.time_limit_s:.0f} s"
+    except PromptRefused as failure:
+        outcome, error = Outcome.PROMPT_REFUSED, str(failure)
     except ModelError as failure:
         outcome, error = Outcome.MODEL_OUTAGE, str(failure)
     except BrowserError as failure:

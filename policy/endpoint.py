@@ -6,13 +6,13 @@ import os
 from functools import lru_cache
 from typing import Any, Self
 
-from openai import AsyncOpenAI, OpenAIError
+from openai import AsyncOpenAI, BadRequestError, OpenAIError
 from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from policy.marks import scaled
 from policy.server_settings import check_address
-from proposer.generate import Generate, ModelError, Prompt, Response, Sampling, Usage
+from proposer.generate import Generate, ModelError, Prompt, PromptRefused, Response, Sampling, Usage
 
 
 class EndpointSettings(BaseModel):
@@ -52,7 +52,7 @@ def open_endpoint(settings: EndpointSettings, *, weights: int | None = None) -> 
 
     Raises:
         ModelError: at once, if the named API key isn't in the environment; from the returned callable, if the
-            endpoint doesn't answer.
+            endpoint doesn't answer; as PromptRefused, if it answers that it won't take the prompt (HTTP 400).
     """
     client = _client(settings)
 
@@ -96,6 +96,8 @@ async def _complete(client: AsyncOpenAI, settings: EndpointSettings, request: di
     """The endpoint's answer as JSON. Raises ModelError."""
     try:
         completion = await client.chat.completions.create(**request)
+    except BadRequestError as error:
+        raise PromptRefused(f"{settings.model} at {settings.base_url}: {error}") from error
     except OpenAIError as error:
         raise ModelError(f"{settings.model} at {settings.base_url}: {error}") from error
     if not isinstance(completion, ChatCompletion):  # what isn't JSON comes as text

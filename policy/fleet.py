@@ -17,7 +17,7 @@ from policy.endpoint import open_endpoint
 from policy.server import ModelServer
 from policy.server_record import State
 from policy.server_settings import ServerSettings
-from proposer.generate import Generate, ModelError, Prompt, Response, Sampling
+from proposer.generate import Generate, ModelError, Prompt, PromptRefused, Response, Sampling
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +116,8 @@ class Fleet:
                 num_starts = server.num_starts
                 try:
                     return await endpoints[server](prompt, sampling)
+                except PromptRefused:
+                    raise  # by a server that is well, and any other would refuse it too
                 except ModelError:
                     if not await self.revive(server, num_starts):
                         raise

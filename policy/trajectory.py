@@ -207,6 +207,9 @@ class Outcome(StrEnum):
     RESET_FAILURE = "reset_failure"
     """No fresh context or world could be had."""
     MODEL_OUTAGE = "model_outage"
+    PROMPT_REFUSED = "prompt_refused"
+    """The model's server would not take the prompt, as it never will: mostly a page whose text is more tokens than the
+    model takes."""
 
     @property
     def is_agents(self) -> bool:

@@ -8,6 +8,10 @@ class ModelError(RuntimeError):
     """The model gave no response: unreachable, overloaded, timed out or refused. Never the agent's failure."""
 
 
+class PromptRefused(ModelError):
+    """The model is there, but won't take this prompt however often it is asked: mostly one that is too long for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One user turn under a system message."""

@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 
 from bench.faults import BROWSER, Case, Clicker, SiteFault, attempt, cases
-from bench.scripted import Call, ScriptedServer
+from bench.scripted import Call, Fault, ScriptedServer
 from policy.blobs import BlobStore
 from policy.browser import Browser
 from policy.trajectory import Outcome
@@ -47,6 +47,16 @@ async def test_a_fault_ends_as_what_it_is(
     trajectory = await attempt(case, hasty_browser, server, script)
     assert trajectory.outcome.is_agents is not case.is_infrastructure
     assert bool(trajectory.error) is case.is_infrastructure
+
+
+async def test_a_prompt_that_the_models_server_will_not_take_is_no_outage(
+    hasty_browser: Browser, clicker: tuple[Clicker, ScriptedServer]
+) -> None:
+    script, server = clicker
+    case = Case("too long", True, model=Fault(status=400), model_call=1)
+    trajectory = await attempt(case, hasty_browser, server, script)
+    assert (trajectory.outcome, script.num_calls) == (Outcome.PROMPT_REFUSED, 2)
+    assert "Error code: 400" in trajectory.error
 
 
 async def test_an_agent_that_leaves_what_failed_is_judged_by_what_it_does_then(hasty_browser: Browser) -> None:

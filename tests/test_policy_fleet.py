@@ -13,7 +13,17 @@ import pytest
 
 from bench.chaos import SCRIPTED, SIZE, digest_of
 from bench.common import ROOT, run_command
-from bench.scripted import CONFIG, Call, ScriptedServer, StarterTokens, quick_answers, wander, write_tiny_starter
+from bench.scripted import (
+    CONFIG,
+    Call,
+    Fault,
+    Reply,
+    ScriptedServer,
+    StarterTokens,
+    quick_answers,
+    wander,
+    write_tiny_starter,
+)
 from evaluator.judge import SYSTEM
 from launch.books import Purpose
 from launch.ledger import Ledger
@@ -22,7 +32,7 @@ from policy.fleet import Fleet
 from policy.server_record import ServerRecord, State
 from policy.server_settings import ServerSettings, gpus_of
 from policy.trajectory import Outcome
-from proposer.generate import Generate, ModelError, Prompt, Sampling
+from proposer.generate import Generate, ModelError, Prompt, PromptRefused, Sampling
 
 QUESTION = Prompt(SYSTEM, ("?",))
 DEADLINE_S = 60.0
@@ -44,8 +54,11 @@ class Moody:
 
     def __init__(self) -> None:
         self.is_out = False
+        self.is_picky = False
 
-    def __call__(self, call: Call) -> str | None:
+    def __call__(self, call: Call) -> Reply:
+        if self.is_picky:
+            return Fault(status=400)
         return None if self.is_out else quick_answers(call)
 
 
@@ -163,6 +176,17 @@ async def test_a_server_that_gives_no_answer_is_asked_again_when_it_has_loaded_t
         await ask(fleet.generate())
     assert names(servers[0].published) == ["v1", "v1"]
     assert names(servers[1].published) == ["v1"]
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_refuses_a_prompt_is_well_and_no_other_is_asked(
+    fleet: Fleet, servers: list[ScriptedServer], moods: list[Moody], told: Told
+) -> None:
+    async with fleet:
+        moods[0].is_picky = True
+        with pytest.raises(PromptRefused, match="Error code: 400"):
+            await ask(fleet.generate(), times=1)
+    assert ([asked(server) for server in servers], told.qsize()) == ([1, 0], 0)
 
 
 @pytest.mark.asyncio
