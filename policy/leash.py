@@ -28,18 +28,18 @@ class ProcessId(BaseModel):
 
     pid: int
     started: float
-    """When it was started, Unix seconds as the system tells it."""
+    """When it was started, seconds since the machine was: a step of the clock changes the time of day of both."""
 
     @staticmethod
     def of(process: psutil.Process) -> "ProcessId":
-        """The id of a running process."""
-        return ProcessId(pid=process.pid, started=process.create_time())
+        """The id of a running process, which nobody has asked for its `create_time` yet: that is kept from then."""
+        return ProcessId(pid=process.pid, started=round(process.create_time() - psutil.boot_time(), 2))
 
     def find(self) -> psutil.Process | None:
         """The process; None if it has ended."""
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
-            return process if process.create_time() == self.started and is_alive(process) else None
+            return process if ProcessId.of(process) == self and is_alive(process) else None
         return None
 
 

@@ -77,6 +77,8 @@ class ModelServer:
         self.state = State.STARTING
         self._process: psutil.Process | None = None
         """The leash that holds a server started here; None for one given by address, and once it was stopped."""
+        self._process_id: ProcessId | None = None
+        """Its id, for the record."""
         self._is_given = base_url is not None
         self._url = base_url
         self._replica = replica
@@ -117,7 +119,7 @@ class ModelServer:
         record = ServerRecord.read(self.log)
         if record is None or (process := record.process.find()) is None:
             return False
-        self._process, self._url = process, _loopback(record.port)
+        self._process, self._process_id, self._url = process, record.process, _loopback(record.port)
         self.note(record.state)
         is_fit = record.options == options(self.settings) and record.state is not State.STARTING
         with self._stopped_on_error():
@@ -151,17 +153,18 @@ class ModelServer:
                 stderr=log,
                 start_new_session=True,
             )
+        self._process_id = ProcessId.of(self._process)
         self.num_starts += 1
         self.note(State.STARTING)
 
     def note(self, state: State) -> None:
         """Be in a state, and say so in the record, from which the leash reads who owns the server."""
         self.state = state
-        if self._process is None:
+        if self._process_id is None:
             return
         record = ServerRecord(
             owner=ProcessId.of(psutil.Process()),
-            process=ProcessId.of(self._process),
+            process=self._process_id,
             port=int(self.base_url.rpartition(":")[2]),
             options=options(self.settings),
             state=state,
@@ -224,7 +227,7 @@ class ModelServer:
 
     def stop(self) -> None:
         """End the server if it was started here; a running one that was given by address is left alone."""
-        process, self._process = self._process, None
+        process, self._process, self._process_id = self._process, None, None
         if process is None:
             return
         with contextlib.suppress(psutil.NoSuchProcess):

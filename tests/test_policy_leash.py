@@ -1,5 +1,6 @@
 """The leash: a command outlives its owner only for a while, and takes its children along when it goes."""
 
+import re
 import subprocess
 import sys
 import time
@@ -101,3 +102,15 @@ def test_another_process_with_the_number_of_an_ended_one_is_not_taken_for_it(own
     known = ProcessId.of(owner)
     assert known.find() == owner
     assert known.model_copy(update={"started": known.started - 1}).find() is None
+
+
+def test_a_process_is_found_again_after_the_clock_was_set(
+    owner: psutil.Popen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = ProcessId.of(owner)
+    stat = Path("/proc/stat").read_text()  # where the system tells when it was started, by its clock
+    (tmp_path / "stat").write_text(re.sub(r"btime (\d+)", lambda told: f"btime {int(told[1]) + 3600}", stat))
+    (tmp_path / str(owner.pid)).symlink_to(f"/proc/{owner.pid}")
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    assert psutil.Process(owner.pid).create_time() - owner.create_time() == pytest.approx(3600)
+    assert known.find() == owner
