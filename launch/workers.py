@@ -26,7 +26,7 @@ from policy.browser_settings import BrowserError, BrowserSettings
 from policy.browser_suite import SuiteReferee, open_referee
 from policy.crash import crash_point
 from policy.endpoint import EndpointSettings, open_endpoint
-from policy.explore import look_around
+from policy.explore import LOOK_LIMIT_S, look_around
 from policy.manners import Pace, Pacer
 from policy.trajectory import Outcome, Trajectory
 from proposer.generate import Generate, Sampling
@@ -38,8 +38,8 @@ from sites.server import PracticeServer
 logger = logging.getLogger(__name__)
 
 DEADLINE_MARGIN_S = 60.0
-"""Beyond the agent's own time limit: opening a browser context, the last model call, writing the file."""
-LOOK_DEADLINE_S = 180.0
+"""Beyond the agent's own time limit, or that of a look: opening a browser context, the last model call, writing the
+file."""
 START_DEADLINE_S = 180.0
 """For an actor to be there, at first or again: libraries are read anew, and a node's death is noticed late."""
 PACE = "pace"
@@ -243,7 +243,7 @@ class Workers:
         """What the proposer is shown of a website; empty if it can't be opened. Raises WorkerLost."""
         async with self._slot() as index:
             reference = self._actors[index].look.remote(website, world, num_pages, seed)
-            return await self._ask(index, reference, LOOK_DEADLINE_S)
+            return await self._ask(index, reference, LOOK_LIMIT_S + DEADLINE_MARGIN_S)
 
     async def learn(
         self, manifest: Path, parent: Path, out: Path, starter: Path, sampler: Path, settings: LearnerSettings

@@ -388,6 +388,15 @@ async def test_looking_around_finds_the_pages_of_a_site(browser: Browser, site: 
     assert looks[1].text == "Page 1\nNext"
 
 
+async def test_a_look_around_that_takes_too_long_is_what_was_seen_by_then(browser: Browser, site: SmallSite) -> None:
+    site.replies["/"] = lambda path: Reply(f"<title>{path}</title><a href={path}1>On</a>")
+    started = time.monotonic()
+    looks = await look_around(browser, site.url("/?n="), (), 1_000_000, random.Random(0), limit_s=3.0)
+    assert time.monotonic() - started < 8
+    assert looks
+    assert [look.title for look in looks] == ["/?n=" + "1" * number for number in range(len(looks))]
+
+
 OWNER = """
 import asyncio, sys
 from pathlib import Path
