@@ -127,14 +127,9 @@ class Tab:
         tab = cls(given, start_url)
         with ExitStack() as watching:
             try:
-                try:
-                    await tab._open_page(context)
-                    context_id = await tab._page.context_id()
-                except PageMoved as error:  # a browser that dies closes its pages first
-                    raise BrowserError(Outcome.RESET_FAILURE, f"the page is gone: {error}") from error
-                watching.enter_context(
-                    given.net.episode(Watched(given.guard, context_id, tab._has_frame, tab._may_open))
-                )
+                context_id = await tab._open_page(context)
+                watched = Watched(given.guard, context_id, tab._has_frame, tab._may_open)
+                watching.enter_context(given.net.episode(watched))
                 async with tab._at_start(context):
                     yield tab
             finally:
@@ -205,11 +200,13 @@ class Tab:
 
     # What the page does on its own.
 
-    async def _open_page(self, context: BrowserContext) -> None:
+    async def _open_page(self, context: BrowserContext) -> str:
+        """Open the first page; Chromium's id of the context. Raises BrowserError."""
         try:
             async with asyncio.timeout(self._settings.start_deadline_s):
                 await self._adopt(await context.new_page())
-        except (Error, TimeoutError) as error:
+                return await self._page.context_id()
+        except (Error, TimeoutError, PageMoved) as error:  # a browser that dies closes its pages first: PageMoved
             raise BrowserError(Outcome.RESET_FAILURE, f"no page in a new browser context: {error}") from error
 
     async def _adopt(self, page: Page) -> None:
