@@ -32,8 +32,9 @@ class ProcessId(BaseModel):
 
     @staticmethod
     def of(process: psutil.Process) -> "ProcessId":
-        """The id of a running process, which nobody has asked for its `create_time` yet: that is kept from then."""
-        return ProcessId(pid=process.pid, started=round(process.create_time() - psutil.boot_time(), 2))
+        """The id of a running process. Raises NoSuchProcess: it has ended."""
+        fresh = psutil.Process(process.pid)  # `process` keeps the time of day that it was once asked for
+        return ProcessId(pid=process.pid, started=round(fresh.create_time() - psutil.boot_time(), 2))
 
     def find(self) -> psutil.Process | None:
         """The process; None if it has ended."""
