@@ -16,6 +16,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from policy.blobs import BlobStore
+from policy.files import sha256
 from policy.trajectory import Trajectory
 
 LABELS = "labels.jsonl"
@@ -108,10 +109,19 @@ def read_labels(folder: Path) -> list[Label]:
 
 def read_trajectory(folder: Path, label: Label) -> Trajectory:
     """The attempt that a label is about. Raises LabelError if it is missing or no trajectory."""
-    path = folder / TRAJECTORIES / f"{label.id}.json"
     try:
-        return Trajectory.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise LabelError(f"{path}: no such file, but {LABELS} has a label for it") from None
+        return Trajectory.model_validate_json(_path(folder, label).read_bytes())
     except ValidationError as error:
-        raise LabelError(f"{path}: not a trajectory: {error.errors()[0]['msg']}") from None
+        raise LabelError(f"{_path(folder, label)}: not a trajectory: {error.errors()[0]['msg']}") from None
+
+
+def trajectory_hash(folder: Path, label: Label) -> str:
+    """The sha256 of that attempt's file, which names its pictures by theirs. Raises LabelError if it is missing."""
+    return sha256(_path(folder, label))
+
+
+def _path(folder: Path, label: Label) -> Path:
+    path = folder / TRAJECTORIES / f"{label.id}.json"
+    if not path.is_file():
+        raise LabelError(f"{path}: no such file, but {LABELS} has a label for it")
+    return path

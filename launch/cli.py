@@ -240,6 +240,7 @@ def _evaluate_suite(
 ) -> None:
     from launch import suite as suites
     from launch.driver import stored_config
+    from launch.made_with import check_model
 
     if run is None:
         config = configs.load(config_name, overrides)
@@ -248,8 +249,7 @@ def _evaluate_suite(
         run_dir, version, directory = _version(run, weights)
         config = stored_config(run_dir, overrides)
         name = f"{config.run.name}-v{version}"
-    if not directory.is_dir():
-        raise ConfigError(f"{directory}: no model there; `python -m launch starter build` makes the starter")
+    check_model(directory)
     folder = config.run.runs_dir / f"{name}-suite-{suite}"
     with suites.chosen_tasks(suite, chosen) as tasks:
         suites.keep_apart(folder, config, directory)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluator.agreement import Agreement, Measured, Share, agreement, breakdown, unanimity
-from evaluator.labels import BLOBS, Label, LabelError, LabelWriter, read_labels, read_trajectory
+from evaluator.labels import BLOBS, Label, LabelError, LabelWriter, read_labels, read_trajectory, trajectory_hash
 from launch.books import LedgerReader, TrajectoryRow
 from launch.config import Config
 from launch.inbox import write_atomic
 from launch.judging import VERDICTS, VerdictFile, Work, as_json, judge_all, slug, total_cost
 from launch.ledger import Ledger
+from launch.made_with import keep_apart, of_verdicts
 from launch.team import open_judge
 from policy.blobs import BlobStore
 from proposer.task import Task
@@ -41,6 +42,7 @@ async def judge_eval(labels_folder: Path, config: Config) -> Evaluated:
 
     Raises:
         LabelError: the folder can't be used, or no label in it says how it went.
+        ConfigError: verdicts that lie there are on other attempts, or by another model (launch/made_with.py).
         ModelError: the judge can't be opened.
     """
     labels = [label for label in read_labels(labels_folder) if label.success is not None]
@@ -48,6 +50,8 @@ async def judge_eval(labels_folder: Path, config: Config) -> Evaluated:
         raise LabelError(f"{labels_folder}: no label says whether the attempt was a success")
     folder = config.run.runs_dir / f"judge-eval-{labels_folder.resolve().name}-{slug(config)}"
     verdicts = VerdictFile(folder / VERDICTS)
+    attempts = {label.id: trajectory_hash(labels_folder, label) for label in labels}
+    keep_apart(folder, of_verdicts(config, attempts), verdicts.by_id)
     blobs = BlobStore(labels_folder / BLOBS)
     missing = [label for label in labels if label.id not in verdicts.by_id]
     work = Work(config.rollout.num_judgements, config.rollout.max_attempts)

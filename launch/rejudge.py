@@ -16,6 +16,7 @@ from launch.config import Config
 from launch.inbox import write_atomic
 from launch.judging import VERDICTS, VerdictFile, Work, as_json, judge_all, slug, total_cost
 from launch.ledger import Ledger
+from launch.made_with import keep_apart, of_verdicts
 from launch.team import open_judge
 from policy.blobs import BlobStore
 from rl.manifest import read_manifest
@@ -90,6 +91,7 @@ async def rejudge(run_dir: Path, config: Config) -> Rejudged:
     """Judge a run's episodes that ended by the agent's doing with the config's judge, and compare.
 
     Raises:
+        ConfigError: verdicts that lie there are on other episodes, or by another model (launch/made_with.py).
         ModelError: the judge can't be opened.
         NoGroundTruthError: the judge is the truth, and the run has episodes at proposed tasks.
     """
@@ -98,6 +100,7 @@ async def rejudge(run_dir: Path, config: Config) -> Rejudged:
     with Ledger.open_readonly(run_dir) as books:
         rows = [row for row in books.trajectories() if row.outcome.is_agents and row.purpose.is_judged]
         verdicts = VerdictFile(folder / VERDICTS)
+        keep_apart(folder, of_verdicts(config, {row.id: row.sha256 for row in rows}), verdicts.by_id)
         missing = [row for row in rows if row.id not in verdicts.by_id]
         work = Work(config.rollout.num_judgements, config.rollout.max_attempts)
         (folder / "logs").mkdir(exist_ok=True)

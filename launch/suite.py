@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import importlib
 import importlib.util
-import json
 import os
 import re
 import threading
@@ -20,25 +19,24 @@ from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from evaluator.agreement import Share
 from evaluator.checks import Result, check, for_judge
 from evaluator.verdict import Judgement, Verdict
+from launch import made_with
 from launch.books import Episode, Purpose
-from launch.config import Config, ConfigError, drop_unknown, resolve
-from launch.digest import weight_hashes
-from launch.driver import changed_keys
+from launch.config import Config, ConfigError
 from launch.errors import WorkerLost
 from launch.inbox import INBOX, RETRIED, discard, read, write_atomic
 from launch.judging import VERDICTS, VerdictFile, Work, as_json, judge_all
+from launch.made_with import SERVING, Making
 from launch.storage import SharedDirectory
 from launch.team import open_judge
 from launch.turns import Turns, unvisited
 from launch.workers import Order, Workers, failed_trajectory
 from policy.blobs import BlobStore
-from policy.files import file_hashes
 from policy.fleet import Fleet
 from policy.trajectory import Outcome, Trajectory
 from proposer.generate import Sampling
@@ -47,7 +45,6 @@ from proposer.task_files import READERS
 
 RESULT = "suite.json"
 TRAJECTORIES = "trajectories"
-MADE_WITH = "made-with.json"
 DECIDING = (
     "endpoints.judge",
     "evaluation.temperature",
@@ -56,10 +53,7 @@ DECIDING = (
     "panel",
     "rollout.agent",
     "rollout.browser",
-    "serving.dtype",
-    "serving.image_px",
-    "serving.max_images",
-    "serving.max_model_len",
+    *SERVING,
 )
 """How the keys of the settings begin that results depend on."""
 _EXTRA = "pip install -e '.[browsergym]'"
@@ -179,25 +173,9 @@ def _serving(folder: Path) -> Iterator[str]:
 
 def keep_apart(folder: Path, config: Config, weights: Path) -> None:
     """Note what a folder's results are made with. Raises ConfigError if those that lie there were made otherwise."""
-    path, hashes = folder / MADE_WITH, weight_hashes(weights) or file_hashes(weights)
-    if not any((folder / TRAJECTORIES).glob("*.json")):
-        write_atomic(path, as_json({"weights": hashes, "config": config.model_dump(mode="json")}))
-        return
     way_out = "make others beside them with `--set run.name=...`, or remove the folder"
-    if not path.exists():
-        raise ConfigError(f"{folder}: its results don't say with which weights and settings they were made; {way_out}")
-    before = json.loads(path.read_bytes())
-    changed = _changed(before["config"], config, path)
-    if before["weights"] != hashes:
-        changed.append("weights")
-    if changed:
-        raise ConfigError(f"{folder}: its results were made with other {', '.join(changed)}; {way_out}")
-
-
-def _changed(before: dict[str, Any], config: Config, path: Path) -> list[str]:
-    """The keys that decide results and differ; settings that are gone, or that are new, count as their defaults."""
-    drop_unknown(before)
-    return [key for key in changed_keys(resolve(before, str(path)), config) if key.startswith(DECIDING)]
+    done = [path.stem for path in (folder / TRAJECTORIES).glob("*.json")]
+    made_with.keep_apart(folder, Making(config, DECIDING, weights, way_out), done)
 
 
 async def evaluate(

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from launch.config import ConfigError
 from launch.judge_eval import export_labels
 from launch.judging import VerdictFile, judged_by, slug
 from launch.ledger import Ledger
+from launch.made_with import keep_apart, of_verdicts
 from launch.stages import judged_attempts
 from policy.blobs import BlobStore
 from policy.trajectory import Trajectory
@@ -38,16 +41,16 @@ def verdict(name: str, judgement: Judgement) -> Verdict:
     return Verdict(trajectory_id=name, judgement=judgement, reason="old", judge="old", prompt_hash="h")
 
 
-def attempts(ledger: Ledger, purpose: Purpose, tasks: list[Task]) -> Iterator[Trajectory]:
-    """One finished attempt at each task, committed."""
+def attempts(ledger: Ledger, purpose: Purpose, tasks: list[Task], answer: str = "blue") -> Iterator[Trajectory]:
+    """One finished attempt at each task, committed; `answer` where the task is none of `GOLDS`."""
     screenshot = BlobStore(ledger.run_dir / "blobs").put(picture())
     ledger.plan(1, purpose, tasks, num_samples=1)
     for index, episode in enumerate(ledger.missing_episodes(1, purpose)):
-        answer, state = "blue", None
+        given, state = answer, None
         if gold := next((gold for gold in GOLDS if gold.id == episode.task.gold_id), None):
-            answer = gold.goal.answers[0] if index % 2 else "nonsense"
+            given = gold.goal.answers[0] if index % 2 else "nonsense"
             state = {**gold.goal.state, "location": "/"}
-        record = trajectory(episode.id, answer=answer, final=observation(screenshot=screenshot), final_state=state)
+        record = trajectory(episode.id, answer=given, final=observation(screenshot=screenshot), final_state=state)
         steps = (step(index + 1, screenshot=screenshot),)
         record = record.model_copy(update={"task": episode.task, "steps": steps})
         inbox.deliver(ledger.run_dir, record)
@@ -58,6 +61,11 @@ def attempts(ledger: Ledger, purpose: Purpose, tasks: list[Task]) -> Iterator[Tr
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     """A run with six practised episodes, all judged a success and learned from, and four measured ones."""
+    return make_run(tmp_path)
+
+
+def make_run(tmp_path: Path, answer: str = "blue") -> Path:
+    """That run, in which the practised episodes gave an answer."""
     run_dir = tmp_path / "runs" / "done"
     for name in (inbox.INBOX, "manifests"):
         (run_dir / name).mkdir(parents=True)
@@ -66,7 +74,7 @@ def run_dir(tmp_path: Path) -> Path:
         ledger.set_meta("config", config.model_dump_json())
         ledger.begin_round(1, Phase.EVAL)
         proposed = [Task(website=SHOP, instruction=f"Do thing {n}.", world="train-1") for n in range(NUM_TASKS)]
-        for record in attempts(ledger, Purpose.TRAIN, proposed):
+        for record in attempts(ledger, Purpose.TRAIN, proposed, answer):
             ledger.commit_verdict(verdict(record.id, Judgement.SUCCESS))
         path = "manifests/round-0001.json"
         selection = select(judged_attempts(ledger, 1, 0), config.selection, config.learner.algorithm.learns_from, 0)
@@ -143,6 +151,63 @@ def test_a_judge_that_was_out_is_asked_again_about_the_rest_only(run_dir: Path) 
     assert doubter.num_asked == 7
     (folder,) = run_dir.parent.glob("done-rejudge-*")
     assert json.loads((folder / "rejudge.json").read_text())["no_verdict"] == 0
+
+
+def refusal(*words: str) -> str:
+    """The one line by which a command is refused."""
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+def test_verdicts_are_not_taken_for_those_on_another_run_of_the_same_name(run_dir: Path, tmp_path: Path) -> None:
+    with ScriptedServer(Doubter()) as server:
+        words = ("rejudge", str(run_dir), "--judge", f"{server.url}/v1#doubter")
+        command(*words)
+        (folder,) = run_dir.parent.glob("done-rejudge-*")
+        shutil.rmtree(run_dir)
+        make_run(tmp_path)
+        command(*words)  # the very same episodes
+        shutil.rmtree(run_dir)
+        make_run(tmp_path, answer="red")
+        assert re.fullmatch(
+            rf"error: {folder}: its results were made with other attempts \(6, 1-\w+-0 first\); "
+            "move or remove the folder to judge anew",
+            refusal(*words),
+        )
+        (folder / "made-with.json").unlink()  # as in a folder of the version before
+        assert "don't say with which weights and settings they were made; move" in refusal(*words)
+
+
+def test_verdicts_are_not_taken_for_those_on_other_labelled_attempts(run_dir: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels"
+    command("export-labels", str(run_dir), str(labels))
+    words = ("judge-eval", str(labels), "--judge", "truth", "--set", f"run.runs_dir={tmp_path}/runs")
+    command(*words)
+    lines = (labels / "labels.jsonl").read_text().splitlines()
+    (labels / "labels.jsonl").write_text("\n".join(lines[1:]))
+    command(*words)  # fewer of them
+    changed = labels / "trajectories" / f"{json.loads(lines[1])['id']}.json"
+    changed.write_text(changed.read_text().replace('"thought":"x"', '"thought":"y"'))
+    assert f"were made with other attempts (1, {changed.stem} first); move" in refusal(*words)
+
+
+def test_verdicts_of_a_served_judge_are_kept_apart_by_its_weights_and_how_it_is_served(tmp_path: Path) -> None:
+    (tmp_path / "qwen").mkdir()
+    (tmp_path / "qwen" / "config.json").write_text("{}")
+    served = judged_by(configs.load("quickstart"), str(tmp_path / "qwen"), [])
+    keep_apart(tmp_path, of_verdicts(served, {"a": "1"}), [])
+    keep_apart(tmp_path, of_verdicts(served, {"a": "1", "b": "2"}), ["a"])
+    other = judged_by(served, None, ["serving.dtype=float16", "serving.max_num_seqs=1"])
+    with pytest.raises(ConfigError, match=r"made with other serving\.dtype, attempts"):
+        keep_apart(tmp_path, of_verdicts(other, {"a": "1", "b": "3"}), ["a", "b"])
+    (tmp_path / "qwen" / "config.json").write_text("{ }")
+    with pytest.raises(ConfigError, match="made with other weights; move"):
+        keep_apart(tmp_path, of_verdicts(served, {}), ["a"])
+    gone = judged_by(served, None, ["model.base=none", "model.starter=nowhere"])
+    with pytest.raises(ConfigError, match="nowhere/judge: no model there"):
+        keep_apart(tmp_path, of_verdicts(gone, {}), [])
 
 
 def test_a_torn_line_of_a_killed_call_is_one_verdict_less(tmp_path: Path) -> None:
