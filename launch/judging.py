@@ -77,6 +77,7 @@ def judged_by(config: Config, new: str | None, overrides: Sequence[str]) -> Conf
         ConfigError: it is none of these.
     """
     data = config.model_dump(mode="json")
+    data["audit"]["thoughts_per_round"] = 0  # a gauge of rounds, which not every judge has
     if new is not None:
         data["panel"], data["endpoints"]["judge"] = [], None
         _change(data, new)

@@ -111,7 +111,7 @@ async def rejudge(run_dir: Path, config: Config) -> Rejudged:
         learned = _learned(books)
         flips = list(_flips(books, judged, verdicts.by_id, learned))
         rounds = list(_rounds(judged, verdicts.by_id, learned))
-        known = [row for row in judged if row.truth is not None]
+        known = [row for row in judged if row.truth is not None and row.judgement is not None]  # by both judges
         before = agreement((row.truth is True, old) for row in known if (old := books.verdict(row.id)))
         after = agreement((row.truth is True, verdicts.by_id[row.id]) for row in known)
     cost = total_cost(verdicts.by_id[row.id] for row in judged)

@@ -139,6 +139,17 @@ def test_another_judge_is_compared_and_the_run_is_left_as_it_is(run_dir: Path) -
     assert found["cost"]["prompt_tokens"] > 100
 
 
+def test_both_judges_are_measured_on_the_episodes_that_both_judged(run_dir: Path) -> None:
+    with Ledger(run_dir) as ledger:
+        measured = ledger.trajectories(1, Purpose.EVAL)
+        ledger._db.execute("DELETE FROM verdicts WHERE trajectory_id = ?", (measured[0].id,))  # its judge was out
+    with ScriptedServer(keen) as server:
+        command("rejudge", str(run_dir), "--judge", f"{server.url}/v1#keen")
+    (result,) = run_dir.parent.glob("done-rejudge-keen-*/rejudge.json")
+    found = json.loads(result.read_text())["measured"]
+    assert (found["before"]["n"], found["after"]["n"]) == (len(measured) - 1, len(measured) - 1)
+
+
 def test_a_judge_that_was_out_is_asked_again_about_the_rest_only(run_dir: Path) -> None:
     doubter = Doubter()
     doubter.is_out = True
@@ -242,6 +253,8 @@ def test_judges_are_named_by_address_directory_or_config_and_each_has_its_own_fo
     assert served.judge.num_screenshots == 5
     assert judged_by(own, "truth", []).judge.kind == "truth"
     assert judged_by(own, None, []) == own
+    gauged = configs.load("quickstart", ["audit.thoughts_per_round=5"])  # which the truth, that asks no model, can't be
+    assert judged_by(gauged, "truth", []).judge.kind == "truth"
     slugs = [slug(config) for config in (own, remote, served, configured)]
     assert len(set(slugs)) == 4
     assert slug(judged_by(own, "http://127.0.0.1:8000/v1#qwen", [])) == slugs[1]
