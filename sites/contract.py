@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -48,7 +49,8 @@ class Goal:
     answers: tuple[str, ...] = ()
     """Acceptable answers; empty: any answer, or none, will do."""
     distractors: tuple[str, ...] = ()
-    """Phrases that make an answer wrong even if it also holds an acceptable one ("A or B, I think")."""
+    """Phrases that make an answer wrong that also holds an acceptable one ("A or B, I think"), unless it is one as a
+    whole ("A is cheaper than B")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,13 +209,30 @@ def accomplished(goal: Goal, state: State, answer: str | None) -> bool:
 
 
 def answers_match(answer: str, accepted: Sequence[str], distractors: Sequence[str] = ()) -> bool:
-    """Whether some accepted phrase, and no distractor, stands in the answer as whole words (case, $ and , ignored)."""
+    """Whether an answer is an accepted phrase, or holds one, and no distractor, as whole words (case, $ and , ignored).
+
+    An answer that is nothing but a number is also right by its value where a decimal is wanted: ``$12`` for ``$12.00``.
+    Within a sentence it isn't: who is to say what a 12 there counts?
+    """
     text = _plain(answer)
+    if any(text.removesuffix(".") == _plain(phrase) or _is_worth(answer, phrase) for phrase in accepted):
+        return True
 
     def holds(phrase: str) -> bool:
         return re.search(rf"(?<![\w.]){re.escape(_plain(phrase))}(?![\w]|\.\d)", text) is not None
 
     return any(map(holds, accepted)) and not any(map(holds, distractors))
+
+
+def _is_worth(answer: str, phrase: str) -> bool:
+    """Whether both are numbers, the phrase a decimal, and of the same value."""
+    return "." in phrase and _value(phrase) is not None and _value(phrase) == _value(answer)
+
+
+def _value(text: str) -> Decimal | None:
+    """What a text is worth that is nothing but a number, in dollars or of anything; None for all others."""
+    match = re.fullmatch(r"\$?((?:0|[1-9][0-9]*)(?:\.[0-9]+)?)\.?", text.strip())
+    return Decimal(match[1]) if match else None
 
 
 def _plain(text: str) -> str:

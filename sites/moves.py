@@ -46,6 +46,13 @@ def other_counts(count: int) -> list[str]:
     return [text for other in range(MAX_COUNT) if other != count for text in said(other)]
 
 
+def said_of_two(right: str, wrong: str, *compared: str) -> tuple[str, ...]:
+    """Of two things the right one as an answer may give it: alone, or before the other, by words such as `compared`."""
+    between = (", not ", *(f" {words} " for words in compared))
+    articles = ("", "the ")
+    return (right, *(f"{a}{right}{words}{b}{wrong}" for words in between for a in articles for b in articles))
+
+
 def draft(
     instruction: str,
     state: State,

@@ -2,6 +2,7 @@
 
 import http.client
 import random
+import re
 import socket
 from collections.abc import Iterator
 
@@ -217,7 +218,6 @@ def test_locations_are_normalised() -> None:
     [
         ("$12.50", True),
         ("It costs 12.50.", True),
-        ("12.5", False),
         ("112.50", False),
         ("12.50 or 14.00", False),
         ("", False),
@@ -225,3 +225,55 @@ def test_locations_are_normalised() -> None:
 )
 def test_answers_match_whole_words_without_distractors(answer: str, accepted: bool) -> None:
     assert answers_match(answer, ["$12.50"], ["$14.00"]) is accepted
+
+
+@pytest.mark.parametrize(
+    ("answer", "wanted", "accepted"),
+    [
+        ("12.5", "$12.50", True),
+        ("$12", "$12.00", True),
+        ("12.", "$12.00", True),
+        ("4", "4.0", True),
+        ("12", "$12.50", False),
+        ("$12.05", "$12.50", False),
+        ("€12", "$12.00", False),
+        ("012", "$12.00", False),
+        ("$12 or $14", "$12.00", False),
+        ("4 or 5", "4.0", False),
+        ("I found 12 of them.", "$12.00", False),
+        ("4.0", "4", False),  # a count
+    ],
+)
+def test_a_bare_number_is_right_by_its_value_where_a_decimal_is_wanted(
+    answer: str, wanted: str, accepted: bool
+) -> None:
+    assert answers_match(answer, [wanted], ["$14.00", "5.0"]) is accepted
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_of_two_things_the_right_one_may_be_set_against_the_other_but_not_the_other_way_round(
+    site: str, world: str
+) -> None:
+    compared = [task for task in gold_tasks(SITES[site], world) if task.kind.startswith("compare")]
+    assert compared
+    for task in compared:
+        accepted, distractors = task.goal.answers, task.goal.distractors
+        swap = {accepted[0]: distractors[0], distractors[0]: accepted[0]}
+        sentences = [answer for answer in accepted if distractors[0] in answer]
+        assert any(" than " in sentence for sentence in sentences)
+        for sentence in sentences:
+            swapped = re.sub("|".join(map(re.escape, swap)), lambda name, swap=swap: swap[name[0]], sentence)
+            assert answers_match(f"{sentence.capitalize()}.", accepted, distractors), task.id
+            wrong = (swapped, f"I wonder if {sentence}.", f"{sentence} or {swapped}", f"Not true: {sentence}")
+            assert not any(answers_match(answer, accepted, distractors) for answer in wrong), task.id
+
+
+def test_a_date_by_itself_may_be_written_month_first() -> None:
+    worlds = [gold_tasks(SITES["helpdesk"], f"train-{number}") for number in range(9)]
+    dated = [task.goal for tasks in worlds for task in tasks if "revision date" in task.instruction]
+    assert dated
+    for goal in dated:
+        day, month = goal.answers[0].split()
+        assert answers_match(f"{month} {day}.", goal.answers, goal.distractors)
+        for wrong in (f"{month} {day}1", f"{month} {day} or Feb 14", f"{month} {int(day) % 28 + 1}"):
+            assert not answers_match(wrong, goal.answers, goal.distractors)

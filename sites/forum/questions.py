@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from sites.contract import GoldTask
 from sites.forum.content import CITIES, YEARS, Forum, Member, Thread, slug
 from sites.forum.drafts import open_board, open_page, pick, press_follow, press_upvote, visit, wanted
-from sites.moves import Moves, answer, choose, click, done, draft, enter, other_counts, said
+from sites.moves import Moves, answer, choose, click, done, draft, enter, other_counts, said, said_of_two
 
 
 def who_started(forum: Forum, rng: random.Random, number: int) -> GoldTask:
@@ -122,7 +122,8 @@ def compare_votes(forum: Forum, rng: random.Random, number: int) -> GoldTask:
         answer(t.title, f"{more.title} has {more.votes} votes, {fewer.title} has {fewer.votes}.") for t in (more, fewer)
     )
     misses = [(wrong_end,), (open_page(more), press_upvote(more), right_end)]
-    return draft(rng.choice(phrases), wanted(forum), (right_end,), misses, (more.title,), (fewer.title,))
+    accepted = said_of_two(more.title, fewer.title, "has more votes than")
+    return draft(rng.choice(phrases), wanted(forum), (right_end,), misses, accepted, (fewer.title,))
 
 
 def _top(

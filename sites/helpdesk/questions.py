@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 
 from sites.contract import GoldTask
-from sites.helpdesk.content import CABLES, PRIORITIES, STATUSES, Article, Desk, slug
+from sites.helpdesk.content import CABLES, MONTHS, PRIORITIES, STATUSES, Article, Desk, slug
 from sites.helpdesk.drafts import (
     TEAM,
     TICKETS,
@@ -19,7 +19,7 @@ from sites.helpdesk.drafts import (
     wanted,
 )
 from sites.helpdesk.routes import SORTS
-from sites.moves import Moves, answer, choose, click, done, draft, enter, other_counts, said
+from sites.moves import Moves, answer, choose, click, done, draft, enter, other_counts, said, said_of_two
 
 FACTS = ("error code", "reset time", "port", "cable colour", "author", "revision date")
 
@@ -73,9 +73,15 @@ def find_fact(desk: Desk, rng: random.Random, number: int) -> GoldTask:
         wanted(desk),
         say(right),
         [say(text) for text in rng.sample(wrong, 2)],
-        answers=[right],
-        distractors=wrong,
+        answers=[right, *_turned(right)],
+        distractors=[*wrong, *(text for date in (right, *wrong) for text in _turned(date))],  # so only by itself
     )
+
+
+def _turned(fact: str) -> tuple[str, ...]:
+    """A date such as ``3 March`` as ``March 3``; nothing of other facts."""
+    day, _, month = fact.partition(" ")
+    return (f"{month} {day}",) if month in MONTHS else ()
 
 
 def _fact(desk: Desk, article: Article, fact: str) -> tuple[str, list[str]]:
@@ -161,7 +167,7 @@ def compare(desk: Desk, rng: random.Random, number: int) -> GoldTask:
         wanted(desk),
         (*way, answer(right.name, because)),
         [(*way, answer(text, because)) for text in said],
-        answers=[right.name],
+        answers=said_of_two(right.name, wrong.name, f"resets {word} than", f"is {word} than"),
         distractors=[wrong.name],
     )
 
@@ -187,7 +193,10 @@ def compare_tickets(desk: Desk, rng: random.Random, number: int) -> GoldTask:
         wanted(desk),
         (TICKETS, answer(f"#{right.number}", because)),
         [(TICKETS, answer(text, because)) for text in said],
-        answers=[right.number, f"#{right.number}"],
+        answers=[
+            right.number,
+            *said_of_two(f"#{right.number}", f"#{wrong.number}", f"has a {word} priority than"),
+        ],
         distractors=[wrong.number, f"#{wrong.number}"],
     )
 

@@ -4,7 +4,7 @@ import random
 from dataclasses import replace
 
 from sites.contract import GoldTask
-from sites.moves import Moves, answer, choose, click, done, draft, enter, other_counts, said
+from sites.moves import Moves, answer, choose, click, done, draft, enter, other_counts, said, said_of_two
 from sites.pictures import COLOURS
 from sites.shop.content import MATERIALS, Product, Shop, slug
 from sites.shop.drafts import SEARCH, pick, spot, visit, wanted
@@ -167,7 +167,7 @@ def compare(shop: Shop, rng: random.Random, number: int) -> GoldTask:
             (*look, answer(f"{one.name} or {two.name}", because)),
             (*look, answer(right.price, because)),
         ],
-        answers=[right.name],
+        answers=said_of_two(right.name, wrong.name, f"is {word} than"),
         distractors=[wrong.name],
     )
 
