@@ -328,9 +328,16 @@ class LedgerReader:
         return [WeightsRow(*row) for row in rows]
 
     def promoted_weights(self) -> list[WeightsRow]:
-        """The versions that the gate, where there is one, didn't refuse, oldest first."""
-        refused = {row.candidate for row in self.gates() if not row.promoted}
-        return [row for row in self.weights() if row.version not in refused]
+        """The versions that the gate let through, oldest first; without a gate all of them, once they are made."""
+        passed, waiting = {row.candidate: row.promoted for row in self.gates()}, self._rounds_before_the_gate()
+        return [row for row in self.weights() if passed.get(row.version, row.round not in waiting)]
+
+    def _rounds_before_the_gate(self) -> set[int]:
+        """Rounds whose new weights, if they have made any, are still to be compared."""
+        config = json.loads(self.meta("config") or "{}")
+        if not config.get("promotion", {}).get("num_tasks"):
+            return set()
+        return {row.round for row in self.rounds() if row.phase in (Phase.TRAIN, Phase.GATE)}
 
     def newest_weights(self, before_round: int) -> WeightsRow:
         """The newest promoted version made before a round; the run's start has one."""

@@ -16,6 +16,7 @@ from launch.books import GateRow, LedgerReader, Phase, Purpose, WeightsRow
 from launch.config import RetentionSettings
 from launch.ledger import Ledger
 from launch.retention import unneeded
+from launch.status import describe
 from launch.team import Team
 from launch.workers import Order, Workers
 from policy.fleet import Fleet
@@ -162,6 +163,18 @@ def test_without_a_gate_or_without_new_weights_nothing_is_attempted(tmp_path: Pa
         team.config = team.config.model_copy(update={"promotion": gated})
         asyncio.run(stages.gate(team, 2))
         assert team.ledger.gates() == []
+
+
+@pytest.mark.parametrize("phase", [Phase.TRAIN, Phase.GATE])
+def test_weights_that_are_still_to_be_compared_are_not_yet_those_in_use(tmp_path: Path, phase: Phase) -> None:
+    for num_tasks, before, after in ((NUM_TASKS, 0, 1), (0, 1, 1)):
+        (tmp_path / str(num_tasks)).mkdir()
+        with open_books(tmp_path / str(num_tasks), f"promotion.num_tasks={num_tasks}") as team:
+            team.ledger.set_meta("config", team.config.model_dump_json())
+            team.ledger.set_phase(1, phase)
+            assert f"  weights: version {before}" in describe(team.run_dir)
+            compare(team, incumbent=range(6), candidate=range(6))
+            assert f"  weights: version {after}" in describe(team.run_dir)
 
 
 def test_refused_weights_push_no_promoted_ones_off_the_disk(team: Team) -> None:
