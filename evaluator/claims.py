@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
+from evaluator.truth import is_asked
 from evaluator.verdict import Judgement
 from policy.prompt import describe
 from policy.trajectory import ActionKind, Observation, Step, Trajectory
@@ -72,8 +73,8 @@ def check(claims: Claims, trajectory: Trajectory) -> tuple[Judgement, str]:
 
     Claims that speak against the agent make a failure. Those that speak for it make a success if the page bears them
     out; otherwise the verdict is undecided: a task about something that no page showed, a false quote, an answer that
-    only repeats the question, an errand on which nothing was done, or whose last deed came after what was asked for (a
-    side effect, as likely as not).
+    only repeats the question, a question judged like an errand, an errand on which nothing was done, or whose last deed
+    came after what was asked for (a side effect, as likely as not).
     """
     if trajectory.answer is None:
         return Judgement.FAILURE, "the agent never said that it was done"
@@ -104,6 +105,8 @@ def _doubt(claims: Claims, trajectory: Trajectory) -> str:
         if len(claims.seen) < 2 and words(claims.right) <= words(trajectory.task.instruction):
             return "the answer only repeats the question"  # of two things to compare both have to be seen
         return ""
+    if is_asked(trajectory.task.instruction):
+        return "a question was judged like an errand, without its answer"
     deed = last_deed(trajectory)
     if deed is None:
         return "nothing was done"  # what is wanted was there from the start

@@ -14,12 +14,14 @@ from proposer.task import Task
 from sites.catalogue import SITES
 from sites.contract import GoldTask, accomplished, gold_tasks
 
-_ASKS = re.compile(r"\?\s*$|^(?:what|which|who|whose|how|when|where|tell|count|compare|find out|look up)\b", re.I)
+_ASKS = re.compile(
+    r"\?\s*$|^(?:what|which|who|whose|how|when|where|tell (?:me|us)|count|compare|find out|look up)\b", re.I
+)
 _WISHES = re.compile(
-    r"""^(?:please[ ])?(?:can|could|would|will)[ ]you\b
-    | \b(?:and|then)[ ](?:then[ ]|also[ ])?(?: add | put | remove | delete | empty | order | buy | book
-    | check[ ]out | post | write | reply | comment | send | submit | follow | upvote | vote | rate | review | bookmark
-    | save | subscribe | set | change | switch | turn | create | open[ ]a | mark | close | assign )\b""",
+    r"""\b(?:can|could|would|will)[ ]you\b
+    | (?:^|[.?!:][ ]|\b(?:and|then)[ ])(?:then[ ]|also[ ]|please[ ])?(?: add | put | remove | delete | empty | order
+    | buy | book | check[ ]out | post | write | reply | comment | send | submit | follow | upvote | vote | rate | review
+    | bookmark | save | subscribe | set | change | switch | turn | create | open[ ]a | mark | close | assign )\b""",
     re.IGNORECASE | re.VERBOSE,
 )
 """A question's form in which something is to be done all the same."""
@@ -50,7 +52,12 @@ def is_question(task: Task) -> bool:
     """
     if task.gold_id is not None:
         return bool(gold_task(task.gold_id).goal.answers)
-    return bool(_ASKS.search(task.instruction)) and not _WISHES.search(task.instruction)
+    return is_asked(task.instruction)
+
+
+def is_asked(instruction: str) -> bool:
+    """The same by the words alone, which are all that a judge may go by; what it takes for a question surely is one."""
+    return bool(_ASKS.search(instruction)) and not _WISHES.search(instruction)
 
 
 class NoGroundTruthError(ValueError):

@@ -145,6 +145,10 @@ def test_of_proposed_tasks_only_questions_have_side_effects_and_what_errands_cha
         ("Tell me the price of the Copper Kettle and add it to the cart.", False),
         ("Find out which lamp is cheapest, then put it into my cart.", False),
         ("Add the Copper Kettle to the cart.", False),
+        ("Add the Copper Kettle to the cart, is that possible?", False),
+        ("Which is cheaper, the Copper Kettle or the Brass Lamp? Put it into the cart.", False),
+        ("I want the Copper Kettle, could you put it into my cart?", False),
+        ("Tell Mira Bloom that her thread is great.", False),
     ],
 )
 def test_a_question_is_told_by_its_words(instruction: str, wants_an_answer_only: bool) -> None:

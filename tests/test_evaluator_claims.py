@@ -71,6 +71,7 @@ PRICE = "What does the Copper Kettle cost?"
         (Claims((), (), "nothing", "nothing"), went(PRICE, "nothing", HOME), U),  # of which nothing was seen
         (Claims((ADDED,), (ADDED,)), went(BUY, "done", CART), U),  # there from the start: nothing was done
         (Claims((ADDED,), (ADDED,)), went("Put the Tin Kettle into the cart.", "done", HOME, CART), U),  # no such thing
+        (Claims(("Price $12.50",), ("Price $12.50",)), went(PRICE, "$8.00", HOME, KETTLE), U),  # whatever was answered
         (Claims((), ()), went(BUY, "done", HOME, CART), F),
         (Claims(("Copper Kettle $12.50",), right="$12.50"), went(PRICE, "$12.50", HOME), S),
         (Claims(("Copper Kettle $12.50",), right="$12.50"), went(PRICE, "12.50", HOME), S),
