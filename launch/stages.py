@@ -9,7 +9,7 @@ import logging
 import math
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evaluator.judge import Judge
 from evaluator.verdict import Judgement
@@ -72,6 +72,14 @@ def plan_practice(
     return [practice for practice in plan if practice.num_tasks]
 
 
+def at_most(plan: Sequence[Practice], num_tasks: int) -> list[Practice]:
+    """A plan with no more than so many tasks: those too many are taken from where most are to be proposed."""
+    sizes = [practice.num_tasks for practice in plan]
+    for _ in range(sum(sizes) - max(0, num_tasks)):
+        sizes[sizes.index(max(sizes))] -= 1
+    return [replace(practice, num_tasks=size) for practice, size in zip(plan, sizes, strict=True) if size]
+
+
 def spread(total: int, num_parts: int) -> list[int]:
     """`total` in parts as even as can be, larger ones first: spread(7, 3) == [3, 2, 2]."""
     return [total // num_parts + (part < total % num_parts) for part in range(num_parts)]
@@ -109,11 +117,16 @@ async def propose(team: Team, k: int) -> None:
     rollout = team.config.rollout
     websites = team.config.websites_of("train")
     num_audits = team.config.num_audits
-    team.ledger.plan(k, Purpose.AUDIT, _fresh_gold(team, k, num_audits, "audit"), rollout.samples_per_task)
+    if not team.ledger.num_episodes(k, Purpose.AUDIT):
+        team.ledger.plan(k, Purpose.AUDIT, _fresh_gold(team, k, num_audits, "audit"), rollout.samples_per_task)
     num_tasks = rollout.tasks_per_round - num_audits
     plan = plan_practice(websites, num_tasks, rollout.tasks_per_world, team.seed(k, "worlds"))
-    done = {(row.website, row.world) for row in team.ledger.proposals(k)}
+    rows = team.ledger.proposals(k)
+    done = {(row.website, row.world) for row in rows}
     missing = [practice for practice in plan if (practice.website.name, practice.world) not in done]
+    # Where the config has changed since, what was proposed has no place in the plan, and still counts.
+    missing = at_most(missing, num_tasks - sum(row.num_kept for row in rows))
+    num_places = len(rows) + len(missing)
     if team.config.rollout.gold_tasks:
         for practice in missing:
             _plan_gold(team, k, practice)
@@ -121,14 +134,14 @@ async def propose(team: Team, k: int) -> None:
     generate = await team.model("proposer")
     held_out = {(task.website.name, task.instruction) for task in _measured(team, Purpose.EVAL)}
 
-    team.watch(k, Phase.PROPOSE, len(done), len(plan))
+    team.watch(k, Phase.PROPOSE, len(rows), num_places)
 
     async def propose_on(website: Website) -> None:
         for practice in missing:
             if practice.website == website:
                 avoid = {text for name, text in held_out if name == website.name}
                 await _propose_in_world(team, k, practice, avoid, generate)
-                team.watch(k, Phase.PROPOSE, len(team.ledger.proposals(k)), len(plan))
+                team.watch(k, Phase.PROPOSE, len(team.ledger.proposals(k)), num_places)
 
     await team.each(websites, propose_on, team.workers.num_slots)
 

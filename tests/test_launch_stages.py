@@ -301,6 +301,28 @@ async def test_gold_tasks_are_practised_in_training_worlds_and_the_truth_judges_
 
 
 @pytest.mark.asyncio
+async def test_a_round_has_no_more_tasks_than_asked_for_when_its_websites_change_while_they_are_proposed(
+    team: Team,
+) -> None:
+    changed = team.config.model_dump()
+    changed["judge"] |= {"kind": "truth"}
+    changed["audit"] |= {"share": 0.25}
+    shop, forum = changed["websites"][:2]
+    audits = []
+    for websites, num_tasks in (([shop], 8), ([shop, forum], 16), ([forum], 16), ([shop], 16)):
+        changed["rollout"] |= {"gold_tasks": True, "tasks_per_round": num_tasks}
+        team.config = Config.model_validate(changed | {"websites": websites})
+        await stages.propose(team, 2)
+        audits.append(team.ledger.tasks(2, Purpose.AUDIT))
+        if num_tasks == 8:
+            assert len(team.ledger.tasks(2, Purpose.TRAIN)) == 6
+    practised = team.ledger.tasks(2, Purpose.TRAIN)
+    assert len(practised) == 12
+    assert {task.website.name for task in practised} == {"shop", "forum"}
+    assert all(planned == audits[0] for planned in audits)
+
+
+@pytest.mark.asyncio
 async def test_the_first_error_ends_the_others_and_is_raised_as_itself(team: Team) -> None:
     done = []
 
