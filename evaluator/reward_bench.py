@@ -8,8 +8,9 @@ What is read, as its repository lays it out:
                          what the page showed at the end, without an action
     trajectories/screenshots/...   as screenshot_path says, relative to the folder
 
-The first annotation of an attempt counts; an unsure one leaves its success open. Actions that the agent here doesn't
-have (keys, hovering, tabs) are kept as what was said, and are not among the last actions that a judge is shown.
+The first annotation of an attempt counts; an unsure one leaves its success open. Annotations don't name the experiment:
+of several with the same attempt the first by name is read. Actions that the agent here doesn't have (keys, hovering,
+tabs) are kept as what was said, and are not among the last actions that a judge is shown.
 """
 
 import ast
@@ -48,8 +49,9 @@ def convert(annotations: Path, folder: Path, out: Path) -> int:
     """
     writer = LabelWriter(out)
     for row in _first_annotations(annotations):
-        found = list((folder / "trajectories/cleaned" / row["benchmark"] / row["model_name"]).glob("*/*.json"))
-        for path in (path for path in found if path.stem == row["task_id"]):
+        found = (folder / "trajectories/cleaned" / row["benchmark"] / row["model_name"]).glob("*/*.json")
+        path = min((path for path in found if path.stem == row["task_id"]), default=None)
+        if path is not None:
             label = _label(row, annotations)
             writer.add(label, _trajectory(path, folder, row["benchmark"], label.id, writer.blobs))
     if not (num_written := writer.finish()):

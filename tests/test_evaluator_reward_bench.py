@@ -1,6 +1,7 @@
 """AgentRewardBench's files, made here as its repository describes them, as labelled trajectories."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,13 @@ def test_an_annotated_attempt_is_what_a_judge_needs(source: Path, tmp_path: Path
     text = str(render(attempt, [], JudgeSettings()).parts[-1])
     assert 'Copper "Kettle"' in text
     assert "I search." not in text
+
+
+def test_an_attempt_that_lies_in_two_experiments_is_one_label(source: Path, tmp_path: Path) -> None:
+    first = source / "trajectories/cleaned/webarena" / AGENT / "experiment"
+    shutil.copytree(first, first.with_name("rerun"))
+    assert convert(source / "annotations.csv", source, tmp_path / "labels") == 1
+    assert len(read_labels(tmp_path / "labels")) == 1
 
 
 @pytest.mark.parametrize(
