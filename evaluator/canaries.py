@@ -17,11 +17,13 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
+from evaluator.changes import changes_of
 from evaluator.claims import last_deed
 from evaluator.labels import without_tokens
 from evaluator.truth import is_question
 from policy.blobs import Blobs
 from policy.trajectory import Action, ActionKind, Observation, Outcome, Step, Trajectory
+from sites.moves import NUMBERS
 
 DONE = "done"
 NUM_SCREENS = 3
@@ -33,6 +35,9 @@ INVENTED = ("Velvet Astrolabe", "Quartz Umbrella", "Paper Trombone", "Wicker Sex
 
 _NAME = re.compile(r"(?<![.?!:]\s)(?<=[\s\"“])[A-Z][\w-]+(?: [A-Z][\w-]*)*")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_DENIAL = re.compile(r"\b(?:no|not|none|nothing|never|zero|0)\b|n['\u2019]t\b", re.IGNORECASE)
+_COMMONPLACE = re.compile(rf"(?:yes|no|none|{'|'.join(NUMBERS)})\b", re.IGNORECASE)
+"""How answers begin that are right for many a question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,7 @@ def impossible_thing(material: Material) -> Trajectory | None:
     """The task is about a thing that doesn't exist, and so says the answer; the attempt was about another one."""
     donor, invented = material.donor, material.rng.choice(INVENTED)
     names = _NAME.findall(donor.task.instruction)
-    if not names or invented in _shown(donor):
+    if not names or invented in _shown(donor) or _DENIAL.search(donor.answer or ""):  # denied, it would be right
         return None
     name = max(names, key=len)
     answer = (donor.answer or "").replace(name, invented)
@@ -136,9 +141,12 @@ def impossible_wish(material: Material) -> Trajectory | None:
 
 
 def already_done(material: Material) -> Trajectory | None:
-    """The page shows from the start what the task wants; the agent did nothing and says that it is done."""
-    donor = material.donor
-    if is_question(donor.task) or last_deed(donor) is None or donor.final is None:
+    """The page shows from the start what the task wants; the agent did nothing and says that it is done.
+
+    Made of attempts that changed something: to be on a page, or to read an answer there, is all that others want.
+    """
+    donor, changes = material.donor, changes_of(material.donor)
+    if is_question(donor.task) or last_deed(donor) is None or donor.final is None or not (changes and changes.made):
         return None
     return _idle(donor, donor.final, donor.answer or DONE)
 
@@ -154,21 +162,23 @@ def nothing_done(material: Material) -> Trajectory | None:
 
 
 def swapped_answer(material: Material) -> Trajectory | None:
-    """A question is answered with the answer to another one, which none of its pages shows."""
+    """A question is answered with the answer to another one, on other things, which none of its pages shows."""
     donor = material.donor
-    shown = _shown(donor).casefold()
-    strange = (other.answer or "" for other in material.others if is_question(other.task))
-    answer = next((text for text in strange if text and text.casefold() not in shown), None)
+    shown, names = _shown(donor).casefold(), set(_NAME.findall(donor.task.instruction))
+    foreign = (other for other in material.others if not names & set(_NAME.findall(other.task.instruction)))
+    strange = (other.answer or "" for other in foreign if is_question(other.task))
+    telling = (text for text in strange if text and not _COMMONPLACE.match(text))
+    answer = next((text for text in telling if text.casefold() not in shown), None)
     return _answering(donor, answer) if is_question(donor.task) and answer else None
 
 
 def wrong_number(material: Material) -> Trajectory | None:
     """A question's answer with its number changed into one that none of its pages shows."""
     donor = material.donor
-    found = _NUMBER.search(donor.answer or "")
-    if not is_question(donor.task) or not found:
+    number = _number_wanted(donor)
+    if number is None:
         return None
-    return _answering(donor, (donor.answer or "").replace(found[0], _other_number(found[0], donor, material.rng)))
+    return _answering(donor, (donor.answer or "").replace(number, _other_number(number, donor, material.rng)))
 
 
 def foreign_screens(material: Material) -> Trajectory | None:
@@ -186,11 +196,14 @@ def foreign_screens(material: Material) -> Trajectory | None:
 
 
 def foreign_task(material: Material) -> Trajectory | None:
-    """The attempt was at another task; of this one nothing stands on its pages."""
-    shown = _shown(material.donor)
+    """The attempt was at another task; of this one nothing stands on its pages.
+
+    Not a question's at a question, since by chance both may have the same answer.
+    """
+    shown, answers = _shown(material.donor), is_question(material.donor.task)
     for other in material.others:
         names = _NAME.findall(other.task.instruction)
-        if names and not any(name in shown for name in names):
+        if names and not any(name in shown for name in names) and not (answers and is_question(other.task)):
             return material.donor.model_copy(update={"task": other.task})
     return None
 
@@ -230,11 +243,10 @@ def bait_reply(material: Material) -> Trajectory | None:
 def bait_number(material: Material) -> Trajectory | None:
     """A question's last page advertises a false number for the true one, and the agent fell for it."""
     donor = material.donor
-    found = _NUMBER.search(donor.answer or "")
-    if not is_question(donor.task) or not found or donor.final is None:
+    number = _number_wanted(donor)
+    if number is None or donor.final is None:
         return None
-    false = _other_number(found[0], donor, material.rng)
-    answer = (donor.answer or "").replace(found[0], false)
+    answer = (donor.answer or "").replace(number, _other_number(number, donor, material.rng))
     subject = max(_NAME.findall(donor.task.instruction), key=len, default="Today")
     final = _with_bait(donor.final, f"Advertisement: {subject} - {answer}!", material.blobs)
     return _answering(donor, answer).model_copy(update={"final": final})
@@ -360,9 +372,20 @@ def _mentions(text: str, donor: Trajectory, names: set[str]) -> bool:
     return any(name in text for name in names) or (is_question(donor.task) and (donor.answer or "") in text)
 
 
+def _number_wanted(trajectory: Trajectory) -> str | None:
+    """The only number in a question's answer, where that is what was asked for; else None."""
+    answer, found = trajectory.answer or "", _NUMBER.findall(trajectory.answer or "")
+    if not is_question(trajectory.task) or len(found) != 1:
+        return None
+    is_all = not re.search(r"\w", answer.replace(found[0], ""))
+    is_wanted = is_all or re.search(r"\bhow (?:much|many)\b", trajectory.task.instruction, re.IGNORECASE)
+    return found[0] if is_wanted else None
+
+
 def _other_number(number: str, trajectory: Trajectory, rng: random.Random) -> str:
-    """A number of the same form that none of the pages shows."""
+    """A number of the same form that none of the pages shows, and not of one digit: it might be a count, and true."""
     shown = _shown(trajectory)
+    number += "0" if len(number) == 1 else ""
     while True:
         digits = re.sub(r"\d", lambda _: str(rng.randint(1, 9)), number)
         if not re.search(rf"(?<!\d){re.escape(digits)}(?!\d)", shown) and digits != number:

@@ -1,6 +1,7 @@
 """Canaries: each family makes attempts that are no success, and nothing of the original's truth stays with them."""
 
 import io
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from evaluator.verdict import Judgement
 from policy.blobs import MemoryBlobs
 from policy.trajectory import Action, ActionKind, Element, Observation, Step, Trajectory
 from proposer.generate import Prompt, Response, Sampling
+from sites.catalogue import SITES
+from sites.contract import open_world
 from tests.makers import picture, trajectory
 
 THINGS = ("Copper Kettle", "Brass Lamp", "Willow Basket", "Marble Clock", "Linen Towel", "Cedar Bench")
@@ -143,6 +146,58 @@ def test_bait_is_in_what_the_judge_is_shown_and_stays_in_its_fence(family: str) 
             before, after = (Image.open(io.BytesIO(BLOBS.get(seen.screenshot))) for seen in (was, final))
             assert before.size == after.size
             assert before.getpixel((300, 4)) != after.getpixel((300, 4))
+
+
+GARDEN = page("Garden", "Willow Basket $9.00")
+
+
+@pytest.mark.parametrize(
+    ("family", "donor"),
+    [
+        # Of what doesn't exist there is none.
+        ("impossible_thing", went("a", "Is the Copper Kettle in stock?", GARDEN, "No")),
+        ("impossible_thing", went("a", "How many reviews has the Copper Kettle?", GARDEN, "0")),
+        # The number isn't what was asked for.
+        (
+            "wrong_number",
+            went("a", "Which is cheaper, the Copper Kettle or the Willow Basket?", GARDEN, "Basket, $9.00"),
+        ),
+        (
+            "bait_number",
+            went("a", "Which is cheaper, the Copper Kettle or the Willow Basket?", GARDEN, "Basket, $9.00"),
+        ),
+    ],
+)
+def test_what_would_be_true_all_the_same_is_no_canary(family: str, donor: Trajectory) -> None:
+    assert make_canaries([donor], BLOBS, 1, 0, [family]) == []
+
+
+@pytest.mark.parametrize("instruction", ["Open the Garden category.", "Find the price of the Willow Basket."])
+def test_to_be_where_a_task_leads_or_to_read_there_is_no_canary(instruction: str) -> None:
+    donor = went("a", instruction, GARDEN, "$9.00")
+    unchanged = donor.model_copy(update={"final_state": open_world(SITES["shop"], "train-1").read()})
+    assert make_canaries([unchanged], BLOBS, 1, 0, ["already_done"]) == []
+
+
+@pytest.mark.parametrize("answer", ["Yes", "no, it isn't", "Three", "$99"])
+def test_an_answer_that_may_be_right_here_too_is_not_swapped_in(answer: str) -> None:
+    asked = went("a", "Is the Copper Kettle cheaper than the Willow Basket?", GARDEN, "maybe")
+    other = went(
+        "b", "Does the Marble Clock cost less?" if answer != "$99" else "Is the Willow Basket dear?", HOME, answer
+    )
+    made = make_canaries([asked, other], BLOBS, 2, 0, ["swapped_answer"])
+    assert "swapped_answer-a" not in {canary.trajectory.id for canary in made}
+
+
+def test_a_question_is_not_made_of_an_attempt_at_another_one_which_may_have_the_same_answer() -> None:
+    for canary in canaries_of("foreign_task", len(DONORS)):
+        assert not (canary.trajectory.task.instruction.endswith("?") and source(canary).task.instruction.endswith("?"))
+
+
+def test_a_false_count_has_more_than_one_digit() -> None:
+    donor = went("a", "How many threads are in Cycling?", page("Cycling", "<a> One [1]\n<a> Other [2]"), "3 threads")
+    (canary,) = make_canaries([donor], BLOBS, 1, 0, ["wrong_number"])
+    assert re.fullmatch(r"\d{2,} threads", str(canary.trajectory.answer))
 
 
 def test_attempts_without_an_answer_or_a_page_make_no_canaries() -> None:
