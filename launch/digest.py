@@ -1,8 +1,8 @@
 """What a run decided, as hashes: two runs of one config with the same model answers have the same digest.
 
 Left out is what differs between runs that decide alike: times, costs, attempts, events, trajectory files (with times),
-and names of pictures, since Chromium now and then draws a few glyphs a shade lighter or darker (docs/browser.md); what
-a picture does to the weights is in theirs.
+and names of pictures, since Chromium now and then draws a few glyphs a shade lighter or darker (docs/browser.md).
+Weights are rounded (`rl.model.rounded_hash`), for that moves some of them a little.
 """
 
 import hashlib
@@ -17,11 +17,11 @@ from launch.gauge import CANARIES, JudgedCanaries
 from launch.thoughts import THOUGHTS, JudgedWithThoughts
 from rl.manifest import read_manifest
 
-COMMIT = "COMMIT.json"
-
 
 def digest(books: LedgerReader) -> dict[str, str]:
     """Hashes (sha256, hex) of what a run decided: tasks, outcomes, truths, verdicts, gauges, and what it learned."""
+    from rl.model import rounded_hash  # torch
+
     rows = books.trajectories()
     verdicts = (books.verdict(row.id) for row in rows)
     parts: dict[str, Iterable[object]] = {
@@ -39,7 +39,7 @@ def digest(books: LedgerReader) -> dict[str, str]:
             for path in sorted((books.run_dir / THOUGHTS).glob("*.json"))
         ],
         "manifests": [(row.round, _manifest(path)) for row in books.rounds() if (path := books.manifest(row.round))],
-        "weights": [(row.version, row.parent, weight_hashes(books.run_dir / row.path)) for row in books.weights()],
+        "weights": [(row.version, row.parent, rounded_hash(books.run_dir / row.path)) for row in books.weights()],
         "gates": [astuple(row) for row in books.gates()],
     }
     return {name: hashlib.sha256(json.dumps(list(items)).encode()).hexdigest() for name, items in parts.items()}
@@ -67,9 +67,3 @@ def _verdict(verdict: Verdict) -> object:
 
 def _manifest(path: Path) -> object:
     return read_manifest(path).model_dump(mode="json", exclude={"samples": {"__all__": {"pictures"}}})
-
-
-def weight_hashes(directory: Path) -> dict[str, str] | None:
-    """Hashes of a version's files, as committed with them; None for a model from elsewhere and for dropped versions."""
-    commit = directory / COMMIT
-    return json.loads(commit.read_text())["files"] if commit.is_file() else None

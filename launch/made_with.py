@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from launch.config import Config, ConfigError, drop_unknown, resolve
-from launch.digest import weight_hashes
 from launch.driver import changed_keys
 from launch.inbox import write_atomic
 from launch.judging import as_json
@@ -74,8 +73,10 @@ def check_model(directory: Path) -> None:
 
 
 def _hashes(weights: Path) -> dict[str, str]:
+    """Of the model's files, as committed with them; counted anew for one from elsewhere."""
     check_model(weights)
-    return weight_hashes(weights) or file_hashes(weights)
+    commit = weights / "COMMIT.json"
+    return json.loads(commit.read_text())["files"] if commit.is_file() else file_hashes(weights)
 
 
 def _changed_keys(before: dict[str, Any], making: Making, path: Path) -> list[str]:

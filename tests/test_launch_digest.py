@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from launch.books import Phase
 from launch.digest import digest
 from launch.ledger import Ledger
 from rl.manifest import Sample, write_manifest
+from rl.model import rounded_hash
 from tests.makers import manifest_of
 
 
@@ -33,3 +36,17 @@ def test_a_picture_that_was_drawn_otherwise_is_no_other_decision(tmp_path: Path)
 )
 def test_anything_else_that_is_learned_from_is(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert digest_with(tmp_path / "one") != digest_with(tmp_path / "two", **changes)
+
+
+def weights_of(directory: Path, *values: float) -> Path:
+    directory.mkdir()
+    save_file({"layer": torch.tensor(values)}, directory / "model.safetensors")
+    (directory / "COMMIT.json").write_text("{}")
+    return directory
+
+
+def test_weights_are_told_apart_by_what_is_learned_and_not_by_the_shade_of_a_picture(tmp_path: Path) -> None:
+    one, shaded, taught = (weights_of(tmp_path / f"{by}", 0.1 + by, -0.2) for by in (0.0, 2e-8, 1e-3))
+    assert rounded_hash(one) == rounded_hash(shaded) != rounded_hash(taught)
+    (one / "COMMIT.json").unlink()
+    assert rounded_hash(one) is None
