@@ -142,6 +142,15 @@ class WeightsRow:
     """Relative to the run directory, or absolute for the starter's."""
 
 
+WEIGHTS = "weights"
+"""Folder of a run's versions."""
+
+
+def weights_path(round: int) -> str:
+    """Where the version that a round's update makes lies, relative to the run directory."""
+    return f"{WEIGHTS}/v{round:06d}"
+
+
 @dataclass(frozen=True, slots=True)
 class GateRow:
     """How a round's new weights did against those that the round began with (launch/promotion.py)."""

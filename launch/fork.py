@@ -17,6 +17,7 @@ from launch.driver import changed_keys, next_round, stored_config
 from launch.ledger import Ledger
 from launch.retention import is_inside
 from launch.tracking import METRICS, read_metrics
+from rl.steplog import steps_path
 
 FORKS = (Phase.PROPOSE, Phase.ROLLOUT, Phase.JUDGE, Phase.SEAL)
 """Where a run can branch off: before a round's tasks, its attempts, its verdicts, or the choice of what it learns."""
@@ -108,8 +109,9 @@ def _files(kept: LedgerReader, books: LedgerReader, k: int, before: Phase) -> It
     run_dir = books.run_dir
     yield run_dir / "blobs"
     yield from (run_dir / row.path for row in kept.trajectories())
-    versions = (run_dir / row.path for row in kept.weights())
-    yield from (path for path in versions if path.is_dir() and is_inside(run_dir, path))
+    versions = [path for row in kept.weights() if is_inside(run_dir, path := run_dir / row.path)]
+    yield from (path for path in versions if path.is_dir())
+    yield from (log for log in map(steps_path, versions) if log.is_file())
     manifests = map(books.manifest, range(1, k))
     yield from (path for path in manifests if path)
     judged = range(1, k + 1 if before is Phase.SEAL else k)

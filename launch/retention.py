@@ -1,7 +1,8 @@
 """Which versions of the weights stay on disk; the others go, and the books keep their rows.
 
 A directory goes in two steps, a rename that takes the version's name away and then the deletion, so that whatever has a
-version's name is whole. Nothing outside the run's directory goes, so version 0, the starter's, always stays.
+version's name is whole. Nothing outside the run's directory goes, so version 0, the starter's, always stays, and
+so does the log of each update's steps (rl/steplog.py).
 """
 
 import json
@@ -9,14 +10,13 @@ import logging
 import shutil
 from pathlib import Path
 
-from launch.books import LedgerReader
+from launch.books import WEIGHTS, LedgerReader
 from launch.config import RetentionSettings
 from launch.ledger import Ledger
 from policy.files import sync
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS = "weights"
 DROPPED = ".dropped"
 
 

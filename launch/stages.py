@@ -4,19 +4,21 @@ In: the team and the number of the round. Out: committed rows, files under the r
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from evaluator.judge import Judge
 from evaluator.verdict import Judgement
 from launch import audit, gauge, inbox, promotion, retention, side_effects, summary, thoughts
-from launch.books import Episode, LedgerReader, Phase, ProposalRow, Purpose, TrajectoryRow, WeightsRow
+from launch.books import Episode, LedgerReader, Phase, ProposalRow, Purpose, TrajectoryRow, WeightsRow, weights_path
 from launch.errors import RunFailed, WorkerLost
-from launch.team import Team
+from launch.team import Team, together
 from launch.turns import Turns, spared_host, unvisited
 from launch.workers import Order, failed_trajectory
 from policy.crash import crash_point
@@ -28,6 +30,7 @@ from proposer.propose import propose as propose_tasks
 from proposer.task import Task, Website
 from rl.manifest import Manifest, read_manifest, write_manifest
 from rl.selection import Judged, select
+from rl.steplog import read_steps
 from sites.catalogue import SITES
 from sites.contract import gold_tasks
 
@@ -39,6 +42,8 @@ PRACTISED = (Purpose.TRAIN, Purpose.AUDIT)
 """Purposes of the episodes that a round's policy samples."""
 COMPARED = (Purpose.INCUMBENT, Purpose.CANDIDATE)
 """Purposes of the episodes by which a round's weights are compared."""
+TELL_S = 1.0
+"""Seconds from one look at a learner's progress to the next."""
 MIN_TO_BREAK = 10
 """Failures fewer than this stop no round, whatever their share."""
 
@@ -430,19 +435,41 @@ async def train(team: Team, k: int) -> None:
     lineage = team.ledger.lineage(before_round=k)
     parent = lineage[-1]
     sampler = lineage[-1 - (await asyncio.to_thread(read_manifest, manifest)).staleness]
-    row = WeightsRow(k, parent.version, k, f"weights/v{k:06d}")
+    row = WeightsRow(k, parent.version, k, weights_path(k))
     settings = team.config.learner
     settings = settings.model_copy(update={"seed": team.seed(k, "learner", settings.seed)})
     path = team.weights_dir
     if not team.config.run.overlap:
         await team.fleet.rest()  # nothing is asked while the learner works, which may need the memory
-    metrics = await team.workers.learn(manifest, path(parent), path(row), path(lineage[0]), path(sampler), settings)
+    async with _telling_steps(team, k, path(row)):
+        metrics = await team.workers.learn(manifest, path(parent), path(row), path(lineage[0]), path(sampler), settings)
     crash_point("train:learned")
     team.ledger.set_metrics(k, {f"learn/{key.removeprefix('learn/')}": value for key, value in metrics.items()})
     if metrics.get("learn/optimizer_steps") == 0:
         _leave_unchanged(team, k, f"{settings.algorithm.name} found nothing to learn from")
         return
     team.ledger.commit_weights(row)
+
+
+@contextlib.asynccontextmanager
+async def _telling_steps(team: Team, k: int, out: Path) -> AsyncIterator[None]:
+    """Tell of an update's optimizer steps while it takes them; it does so in another process, by its log."""
+
+    async def tell() -> None:
+        if steps := await asyncio.to_thread(read_steps, out):
+            team.watch(k, Phase.TRAIN, steps[-1].step, steps[-1].total)
+            team.tracker.log_steps(k, steps)
+
+    async def keep_telling() -> None:
+        while True:
+            await tell()
+            await asyncio.sleep(TELL_S)
+
+    async with together() as group:
+        telling = group.create_task(keep_telling())
+        yield
+        telling.cancel()
+    await tell()
 
 
 def _leave_unchanged(team: Team, k: int, why: str) -> None:

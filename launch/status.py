@@ -4,9 +4,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from launch.books import LedgerReader, Phase, Purpose
+from launch.books import LedgerReader, Phase, Purpose, weights_path
 from launch.ledger import Ledger, writer
 from policy.server_record import ServerRecord
+from rl.steplog import read_steps
 
 NUM_EVENTS = 5
 USUAL = (Purpose.TRAIN, Purpose.EVAL, Purpose.UNSEEN)
@@ -18,6 +19,7 @@ def describe(run_dir: Path) -> Iterator[str]:
     with Ledger.open_readonly(run_dir) as books:
         yield f"{run_dir}: {_driver(run_dir)}, {_place(books)}"
         yield from _episodes(books)
+        yield from _training(books)
         yield f"  weights: version {max((row.version for row in books.promoted_weights()), default=None)}"
         yield from _servers(run_dir)
         yield from (f"  {event.kind}: {event.text}" for event in books.events()[-NUM_EVENTS:])
@@ -48,6 +50,16 @@ def _episodes(books: LedgerReader) -> Iterator[str]:
             )
         last = books.last_commit()
         yield f"  last episode: {f'{time.time() - last:.0f} s ago' if last else 'none yet'}"
+
+
+def _training(books: LedgerReader) -> Iterator[str]:
+    for row in books.rounds():
+        if row.phase is Phase.TRAIN and (steps := read_steps(books.run_dir / weights_path(row.round))):
+            last = steps[-1]
+            yield (
+                f"  training: {last.step} of {last.total} optimizer steps, loss {last.loss:.4f}, "
+                f"last one {time.time() - last.at:.0f} s ago"
+            )
 
 
 def _servers(run_dir: Path) -> Iterator[str]:

@@ -1,19 +1,24 @@
 """Numbers for dashboards: ``metrics.jsonl`` in the run directory, and Weights & Biases as a copy of it.
 
-In: a round's metrics. Out: one JSON object per line, and the same as a wandb run. wandb can't resume an offline run, so
-every start opens a fresh wandb run in the same group and replays the file: the newest wandb run is always complete.
+In: a round's metrics, and the optimizer steps that a learner has logged (rl/steplog.py). Out: one JSON object per round
+and line, and both as a wandb run, each against rounds: half-way through round 3's update stands at 2.5. wandb can't
+resume an offline run, so every start opens a fresh wandb run in the same group and replays the files: the newest wandb
+run is always complete.
 """
 
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from launch.books import weights_path
 from policy.files import append_line, cut_torn_line
+from rl.steplog import OptimizerStep, read_steps
 
 if TYPE_CHECKING:
     import wandb
@@ -21,6 +26,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
+ROUND, STEP = "round", "optimizer/round"
+"""What wandb draws metrics over: a round's, and an optimizer step's."""
+SHOWN_OF_STEP = ("loss", "grad_norm", "lr", "tokens")
 INIT_TIMEOUT_S = 30  # for wandb's server to answer; the run waits that long once, at its start
 
 
@@ -55,15 +63,25 @@ class Tracker:
         self._path = run_dir / METRICS
         cut_torn_line(self._path)
         self._wandb: wandb.Run | None = None
+        self._axes: set[str] = set()
+        self._num_sent: Counter[int] = Counter()
         if settings.mode != "off":
             self._guard(lambda: self._open_wandb(run_dir, settings, config))
         for round, metrics in read_metrics(run_dir).items():
-            self._send(round, metrics)
+            self.log_steps(round, read_steps(run_dir / weights_path(round)))
+            self._send(ROUND, round, metrics)
 
     def log(self, round: int, metrics: Mapping[str, float]) -> None:
         """Record a round's metrics; recorded again (after a resume), the last ones count."""
         append_line(self._path, json.dumps({"round": round, **metrics}))
-        self._send(round, metrics)
+        self._send(ROUND, round, metrics)
+
+    def log_steps(self, round: int, steps: Sequence[OptimizerStep]) -> None:
+        """Show those of a round's optimizer steps that wandb doesn't have yet."""
+        for step in steps[self._num_sent[round] :]:
+            place = round - 1 + step.step / step.total
+            self._send(STEP, place, {f"optimizer/{key}": getattr(step, key) for key in SHOWN_OF_STEP})
+        self._num_sent[round] = len(steps)
 
     def finish(self) -> None:
         """Close the wandb run."""
@@ -97,9 +115,19 @@ class Tracker:
             ),
         )
 
-    def _send(self, round: int, metrics: Mapping[str, float]) -> None:
-        if run := self._wandb:
-            self._guard(lambda: run.log(dict(metrics), step=round))
+    def _send(self, axis: str, place: float, metrics: Mapping[str, float]) -> None:
+        """To wandb, to be drawn over an axis of ours: its own, the number of calls, would mix rounds with steps."""
+        run = self._wandb
+        if run is None:
+            return
+
+        def send() -> None:
+            for key in metrics.keys() - self._axes:
+                run.define_metric(key, step_metric=axis)
+                self._axes.add(key)
+            run.log({axis: place, **metrics})
+
+        self._guard(send)
 
     def _guard(self, call: Callable[[], None]) -> None:
         """Call wandb; if it fails, say so and go on without it."""

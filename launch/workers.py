@@ -307,6 +307,9 @@ def _update(
 ) -> dict[str, float]:
     from rl.learner import update  # loads torch: in this process only
 
+    log = manifest.parent.parent / "logs" / "learner.log"
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(filename=log, format=form, level=logging.INFO, force=True)
     return update(manifest, parent, out, settings=settings, starter=starter, sampler=sampler)
 
 

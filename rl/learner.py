@@ -32,6 +32,7 @@ from rl.algorithms.filtered_bc import FilteredBC
 from rl.algorithms.registry import AnyAlgorithm
 from rl.batches import batches, micro_batches
 from rl.manifest import Attempt, Manifest, Sample, read_manifest
+from rl.steplog import OptimizerStep, go_back, log_step
 
 logger = logging.getLogger(__name__)
 
@@ -293,8 +294,13 @@ def _make_weights(
         _check_parity(training.progress.parity, settings)
     began -= training.progress.seconds  # as if the attempts before had ended just now
     due = time.monotonic() + settings.checkpoint_s
-    for _ in training.steps(lessons, blobs):
+    is_first = training.model.peers.rank == 0
+    if is_first:
+        go_back(out, training.progress.steps)
+    for step in training.steps(lessons, blobs):
         training.progress.seconds = time.monotonic() - began
+        if is_first:
+            log_step(out, step)
         if training.model.peers.gather(time.monotonic() >= due)[0]:
             _save_progress(training, out, origin)
             crash_point("learn:checkpoint")
@@ -432,8 +438,8 @@ class Training:
         self.progress = Progress(**state["progress"])
         load_shards(checkpoint, self.shards())
 
-    def steps(self, lessons: Lessons, blobs: BlobStore) -> Iterator[None]:
-        """Take the optimizer steps that are missing, and yield after each. Raises LearnerError."""
+    def steps(self, lessons: Lessons, blobs: BlobStore) -> Iterator[OptimizerStep]:
+        """Take the optimizer steps that are missing, and yield each. Raises LearnerError."""
         settings, progress = self._settings, self.progress
         total_steps = settings.epochs * math.ceil(len(lessons.samples) / settings.batch_size)
         planned = batches(
@@ -444,8 +450,8 @@ class Training:
             shares_prefixes=settings.share_prefixes,
         )
         for batch in itertools.islice(planned, progress.steps, None):
-            share = schedule(progress.steps, total_steps, settings.warmup_share)
-            self.model.set_lr(self._optimizer, settings.lr * share)
+            lr = settings.lr * schedule(progress.steps, total_steps, settings.warmup_share)
+            self.model.set_lr(self._optimizer, lr)
             loss = self._add_gradients(batch, lessons, blobs)
             norm = self.model.clip_gradients(settings.max_grad_norm)
             if not abs(loss) <= settings.max_loss or not math.isfinite(norm):
@@ -456,11 +462,20 @@ class Training:
             progress.grad_norm += norm
             progress.loss += loss
             progress.steps += 1
-            progress.tokens += _num_tokens(batch)
+            num_tokens = _num_tokens(batch)
+            progress.tokens += num_tokens
             progress.prompt_tokens += sum(len(sample.prompt_ids) for sample in batch)
             logger.info("optimizer step %d of %d: loss %.4f", progress.steps, total_steps, loss)
             crash_point("learn:step")
-            yield
+            yield OptimizerStep(
+                step=progress.steps,
+                total=total_steps,
+                loss=loss,
+                grad_norm=norm,
+                lr=lr,
+                tokens=num_tokens,
+                at=time.time(),
+            )
 
     def _add_gradients(self, batch: Sequence[Sample], lessons: Lessons, blobs: BlobStore) -> float:
         """The batch's loss, whose gradients are added up part by part; each process takes its share of the batch."""

@@ -529,6 +529,6 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 def remove_leftovers(out: Path) -> None:
     """Remove what processes that died while they wrote `out` or its checkpoint have left half written."""
     for path in out.parent.iterdir():
-        half = re.fullmatch(rf"\.{re.escape(out.name)}(\.checkpoint)?\.(\d+)", path.name)
+        half = re.fullmatch(rf"\.{re.escape(out.name)}(\.checkpoint|\.steps\.jsonl)?\.(\d+)", path.name)
         if half and not psutil.pid_exists(int(half[2])):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

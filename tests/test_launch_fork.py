@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from launch.books import LedgerError, Phase, Purpose
+from launch.books import LedgerError, Phase, Purpose, weights_path
 from launch.cli import app
 from launch.config import ConfigError, PromotionSettings
 from launch.digest import digest
@@ -16,6 +16,7 @@ from launch.fork import FORKS, fork
 from launch.ledger import Ledger
 from launch.tracking import read_metrics
 from rl.manifest import read_manifest
+from rl.steplog import OptimizerStep, log_step, read_steps
 from tests.standins import OVERLAPPED, SYNCHRONOUS, load, start
 
 
@@ -108,6 +109,15 @@ def test_what_is_learned_can_be_chosen_anew_from_the_same_verdicts(base: Path) -
         assert manifests[0].attempts != manifests[1].attempts
         assert {attempt.trajectory_id for attempt in manifests[1].attempts} <= {name for name, _ in judged}
         assert [row.round for row in books.rounds()] == [0, 1]
+
+
+def test_a_branch_keeps_what_is_told_of_the_updates_it_begins_with(base: Path, tmp_path: Path) -> None:
+    run_dir = shutil.copytree(base, tmp_path / "run")
+    for k in (1, 2):
+        step = OptimizerStep(step=1, total=1, loss=0.5, grad_norm=1, lr=1, tokens=1, at=0)
+        log_step(run_dir / weights_path(k), step)
+    target = branch_of(run_dir, 2, Phase.SEAL)
+    assert [bool(read_steps(target / weights_path(k))) for k in (1, 2)] == [True, False]
 
 
 def test_deleting_either_run_leaves_the_other_whole(base: Path, tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 import asyncio
 import itertools
 import re
+import time
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -19,6 +20,7 @@ from launch.config import CanarySettings, Config, ModelSource
 from launch.errors import RunFailed, Stopped, WorkerLost
 from launch.judging import open_panel
 from launch.ledger import Ledger
+from launch.status import describe
 from launch.summary import round_metrics
 from launch.team import Team, make_team
 from launch.tracking import Tracker
@@ -34,6 +36,7 @@ from rl.algorithms.grpo import GRPO
 from rl.algorithms.off_policy import OffPolicy
 from rl.learner import LearnerSettings
 from rl.manifest import read_manifest
+from rl.steplog import OptimizerStep, log_step
 from tests.makers import picture, step, trajectory
 
 SHOP = Website(name="shop", url="practice:shop")
@@ -477,6 +480,57 @@ async def test_a_learner_that_finds_nothing_leaves_the_weights_and_it_is_noted(t
         "filtered_bc found nothing to learn from, so the weights stay as they are"
     ]
     assert [row.version for row in team.ledger.weights()] == [0]
+
+
+class SlowLearner:
+    """A learner that takes three optimizer steps, each once the one before was told of."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, Phase, int, int]] = []
+
+    def watch(self, *progress: Any) -> None:
+        self.told.append(progress)
+
+    async def learn(self, manifest: Path, parent: Path, out: Path, *_: object) -> dict[str, float]:
+        out.parent.mkdir()
+        for number in (1, 2, 3):
+            log_step(out, OptimizerStep(step=number, total=4, loss=1, grad_norm=1, lr=1, tokens=1, at=time.time() - 60))
+            async with asyncio.timeout(30):
+                while number < 3 and (1, Phase.TRAIN, number, 4) not in self.told:
+                    await asyncio.sleep(0.01)
+        return {"learn/optimizer_steps": 0}
+
+
+@pytest.mark.asyncio
+async def test_optimizer_steps_are_told_of_while_they_are_taken_and_the_last_one_at_the_end(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "TELL_S", 0.01)
+    judged(team, 1, S)
+    learner = SlowLearner()
+    team.workers, team.watch = cast(Workers, learner), learner.watch
+    team.ledger.commit_weights(WeightsRow(0, None, -1, "/starter"))
+    await stages.seal(team, 1)
+    team.ledger.set_phase(1, Phase.TRAIN)
+    await stages.train(team, 1)
+    assert list(dict.fromkeys(learner.told)) == [(1, Phase.TRAIN, number, 4) for number in (1, 2, 3)]
+    (line,) = (line for line in describe(team.run_dir) if line.startswith("  training"))
+    assert line == "  training: 3 of 4 optimizer steps, loss 1.0000, last one 60 s ago"
+
+
+@pytest.mark.asyncio
+async def test_a_learner_that_fails_is_no_longer_watched(team: Team) -> None:
+    class Failing:
+        async def learn(self, *_: object) -> dict[str, float]:
+            raise RunFailed("the learner failed: why")
+
+    judged(team, 1, S)
+    team.workers = cast(Workers, Failing())
+    team.ledger.commit_weights(WeightsRow(0, None, -1, "/starter"))
+    await stages.seal(team, 1)
+    with pytest.raises(RunFailed, match="the learner failed: why"):
+        await stages.train(team, 1)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 def test_a_seed_depends_on_the_run_and_on_what_it_is_for(team: Team) -> None:

@@ -3,13 +3,19 @@
 import json
 import logging
 import os
+import struct
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from wandb.proto import wandb_internal_pb2
 
+from launch.books import weights_path
 from launch.tracking import METRICS, Tracker, TrackingSettings, read_metrics
+from rl.steplog import OptimizerStep, log_step, read_steps
 
 OFF = TrackingSettings(wandb="off")
 OFFLINE = TrackingSettings(wandb="offline")
@@ -17,6 +23,44 @@ OFFLINE = TrackingSettings(wandb="offline")
 
 def offline_runs(run_dir: Path) -> list[Path]:
     return sorted((run_dir / "wandb").glob("offline-run-*"))
+
+
+def records(path: Path) -> Iterator[bytes]:
+    """What stands in a wandb run's file: a head of 7 bytes, then LevelDB's log of checksum, length, type and data."""
+    data, place, record = path.read_bytes(), 7, b""
+    while place < len(data):
+        left = 32768 - place % 32768
+        if left < 7:
+            place += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, place)
+        record += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield record
+            record = b""
+
+
+def wandb_rows(run: Path) -> list[dict[str, float]]:
+    """What a wandb run was told, in order, without wandb's own keys."""
+    rows = []
+    (path,) = run.glob("*.wandb")
+    for data in records(path):
+        history = wandb_internal_pb2.Record.FromString(data).history  # pyright: ignore[reportAttributeAccessIssue]
+        values = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in history.item}
+        if row := {key: value for key, value in values.items() if not key.startswith("_")}:
+            rows.append(row)
+    return rows
+
+
+def until(holds: Callable[[], bool]) -> bool:
+    """Wait for wandb's own process, which may still write when a run is finished."""
+    deadline = time.monotonic() + 30
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def test_each_round_is_one_json_line(tmp_path: Path) -> None:
@@ -77,9 +121,36 @@ def test_the_newest_offline_run_holds_all_rounds_after_a_resume(tmp_path: Path) 
     with Tracker(tmp_path, OFFLINE, {"seed": 1}) as tracker:
         tracker.log(1, {"eval/success": 0.875})
     (newest,) = set(offline_runs(tmp_path)) - first
-    (record,) = newest.glob("*.wandb")
-    assert b"0.125" in record.read_bytes()
-    assert b"0.875" in record.read_bytes()
+    assert until(lambda: [row["eval/success"] for row in wandb_rows(newest)] == [0.125, 0.875])
+
+
+def test_optimizer_steps_stand_between_rounds_each_once_also_after_a_resume(tmp_path: Path) -> None:
+    out = tmp_path / weights_path(1)
+    out.parent.mkdir()
+
+    def take(*numbers: int) -> None:
+        for number in numbers:
+            log_step(out, OptimizerStep(step=number, total=4, loss=1 / number, grad_norm=2, lr=0.5, tokens=8, at=0))
+
+    with Tracker(tmp_path, OFFLINE, {}) as tracker:
+        tracker.log(0, {"eval/success": 0.125})
+        take(1, 2)
+        tracker.log_steps(1, read_steps(out))
+        tracker.log_steps(1, read_steps(out))
+        take(3, 4)
+        tracker.log_steps(1, read_steps(out))
+        tracker.log(1, {"eval/success": 0.25})
+    (first,) = offline_runs(tmp_path)
+    with Tracker(tmp_path, OFFLINE, {}):
+        pass
+    (second,) = set(offline_runs(tmp_path)) - {first}
+    for run in (first, second):
+        assert until(lambda run=run: len(wandb_rows(run)) == 6)
+        rows = wandb_rows(run)
+        steps = [(row["optimizer/round"], row["optimizer/loss"]) for row in rows if "optimizer/round" in row]
+        assert steps == [(0.25, 1), (0.5, 1 / 2), (0.75, 1 / 3), (1, 1 / 4)]
+        rounds = [(row["round"], row["eval/success"]) for row in rows if "round" in row]
+        assert rounds == [(0, 0.125), (1, 0.25)]
 
 
 def test_a_lost_wandb_process_is_told_once_and_the_file_goes_on(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import io
+import itertools
 import json
 import logging
 import math
@@ -10,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +47,7 @@ from rl.learner import (
 )
 from rl.manifest import Sample, write_manifest
 from rl.model import TrainedModel, load_checkpoint, load_model, save_checkpoint, sing
+from rl.steplog import OptimizerStep, read_steps, steps_path
 from tests.makers import manifest_of
 
 GROUP_ALGORITHMS = [RLOO(tokens_per_step=8), GRPO(tokens_per_step=8), OffPolicy(tokens_per_step=8)]
@@ -393,7 +396,8 @@ def test_a_loss_that_explodes_or_is_no_number_names_its_batch_and_writes_nothing
     write_manifest(manifest, manifest_of(samples, **rewards))
     with pytest.raises(LearnerError, match=rf"{words}.* in optimizer step 1; its samples: .*[abc]#0"):
         update(manifest, tiny, out, settings=SETTINGS.model_copy(update=changes))
-    assert list(out.parent.iterdir()) == []
+    assert list(out.parent.iterdir()) == [steps_path(out)]
+    assert read_steps(out) == []
 
 
 def test_a_gradient_that_is_no_number_stops_before_it_is_applied(
@@ -412,7 +416,7 @@ def test_new_weights_that_compute_no_numbers_are_not_written(tiny: Path, tmp_pat
     settings = SETTINGS.model_copy(update={"extrapolation": 1e38})
     with pytest.raises(LearnerError, match="expected log-probs of the canary that are numbers"):
         update(tmp_path / "manifests" / "m.json", tiny, tmp_path / "weights" / "v000001", settings=settings)
-    assert list((tmp_path / "weights").iterdir()) == []
+    assert [path.name for path in (tmp_path / "weights").iterdir()] == ["v000001.steps.jsonl"]
 
 
 @pytest.mark.parametrize("is_gone", [True, False])
@@ -635,6 +639,10 @@ def altered(data: bytes) -> bytes:
     return data[:-1] + bytes([data[-1] ^ 1])
 
 
+def without_times(out: Path) -> list[OptimizerStep]:
+    return [step.model_copy(update={"at": 0.0}) for step in read_steps(out)]
+
+
 def without_seconds(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name != "learn/seconds"}
 
@@ -654,7 +662,48 @@ def test_a_killed_update_takes_only_the_steps_left_and_gives_the_same_weights(
     assert steps_taken(caplog) == steps_left
     assert (out / "model.safetensors").read_bytes() == unbroken.weights
     assert without_seconds(metrics) == without_seconds(unbroken.metrics)
-    assert [path.name for path in out.parent.iterdir()] == ["v000001"]
+    assert without_times(out) == without_times(unbroken.manifest.parent.parent / "out")
+    assert sorted(path.name for path in out.parent.iterdir()) == ["v000001", "v000001.steps.jsonl"]
+
+
+def test_an_update_tells_of_its_steps_as_it_takes_them(
+    tiny: Path, tmp_path: Path, unbroken: Unbroken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert read_steps(out) == []
+    begun = time.time()
+    interrupt_after_three_steps(monkeypatch, unbroken.manifest, tiny, out)
+    assert [(step.step, step.total) for step in read_steps(out)] == [(1, 6), (2, 6), (3, 6)]
+    update(unbroken.manifest, tiny, out, settings=LONG)
+    steps = read_steps(out)
+    assert [step.step for step in steps] == [1, 2, 3, 4, 5, 6]
+    metrics = unbroken.metrics
+    assert sum(step.loss for step in steps) / 6 == pytest.approx(metrics["learn/loss"])
+    assert sum(step.grad_norm for step in steps) / 6 == pytest.approx(metrics["learn/grad_norm"])
+    assert sum(step.tokens for step in steps) == metrics["learn/trained_tokens"]
+    assert [step.lr for step in steps] == [LONG.lr * schedule(number, 6, LONG.warmup_share) for number in range(6)]
+    assert all(begun <= earlier.at <= later.at for earlier, later in itertools.pairwise(steps))
+
+
+def test_another_update_of_the_same_name_begins_its_log_anew(
+    tiny: Path, tmp_path: Path, unbroken: Unbroken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    interrupt_after_three_steps(monkeypatch, unbroken.manifest, tiny, out)
+    update(unbroken.manifest, tiny, out, settings=LONG.model_copy(update={"epochs": 1}))
+    assert [(step.step, step.total) for step in read_steps(out)] == [(1, 2), (2, 2)]
+
+
+def test_a_step_torn_by_a_kill_is_not_read_and_is_written_whole_again(
+    tiny: Path, tmp_path: Path, unbroken: Unbroken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    interrupt_after_three_steps(monkeypatch, unbroken.manifest, tiny, out)
+    with steps_path(out).open("a") as file:
+        file.write('{"step": 4, "tot')
+    assert [step.step for step in read_steps(out)] == [1, 2, 3]
+    update(unbroken.manifest, tiny, out, settings=LONG)
+    assert without_times(out) == without_times(unbroken.manifest.parent.parent / "out")
 
 
 def test_the_seconds_of_an_interrupted_update_are_those_of_all_attempts(
