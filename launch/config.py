@@ -309,10 +309,10 @@ class Config(_Section):
             raise ValueError(f"selection.max_failures_per_task: expected {wanted} with {algorithm.name}")
         if selection.replay_rounds and not algorithm.takes_replay:
             raise ValueError(f"selection.replay_rounds: expected 0 with {algorithm.name}, which is on-policy")
-        if algorithm.learns_from is LearnsFrom.GROUPS and self.rollout.samples_per_task < 2:
+        if algorithm.learns_from.is_of_groups and self.rollout.samples_per_task < 2:
             raise ValueError(f"rollout.samples_per_task: expected at least 2, to compare, with {algorithm.name}")
         limit, size = selection.max_trajectories, self.rollout.samples_per_task
-        if algorithm.learns_from is LearnsFrom.GROUPS and limit is not None and limit < size:
+        if algorithm.learns_from.is_of_groups and limit is not None and limit < size:
             raise ValueError(f"selection.max_trajectories: expected room for a group of {size} with {algorithm.name}")
 
     def _check_overlap(self) -> None:

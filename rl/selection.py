@@ -11,8 +11,9 @@ are selected as well, at most `max_failures_per_task`: what not to do where it i
 that any success of the task took too, selected or not, aren't to blame.
 
 Groups are the attempts at one task, all of them: those whose attempts all succeeded or all failed are dropped, since
-there is nothing to compare, except where side effects take more off some successes than off others. A step that two
-attempts share, and that one takes for better and one for worse, is kept twice.
+there is nothing to compare, except where side effects take more off some successes than off others. Where the algorithm
+learns from tasks that are always done as well, `max_per_saturated_task` of their attempts are kept, as among successes.
+A step that two attempts share, and that one takes for better and one for worse, is kept twice.
 
 An undecided attempt is neither a success nor a failure, and is in no group. Where `same_answer` is set, a success must
 also agree with the task's other successes, else it is undecided.
@@ -48,7 +49,7 @@ from rl.manifest import Attempt, Sample
 
 
 class SelectionSettings(BaseModel):
-    """Filter and balance. The limits by number are for algorithms that imitate; groups are taken whole."""
+    """Filter and balance. The limits by number are for algorithms that imitate; mixed groups are taken whole."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -133,8 +134,9 @@ def select(attempts: Iterable[Judged], settings: SelectionSettings, learns_from:
         "successes": num_successes,
         "dropped_by_disagreement": num_successes - num_agreed,
     }
-    if learns_from is LearnsFrom.GROUPS:
-        selection = _groups(trusted, settings, seed)
+    if learns_from.is_of_groups:
+        max_saturated = settings.max_per_saturated_task if learns_from is LearnsFrom.GROUPS_AND_SUCCESSES else 0
+        selection = _groups(trusted, settings, max_saturated, seed)
     else:
         num_decided = {task: len(group) for task, group in decided.items()}
         max_failures = settings.max_failures_per_task if learns_from is LearnsFrom.FAILURES_TOO else 0
@@ -297,13 +299,20 @@ def _distinct(places: Iterable[_Place]) -> list[Sample]:
     return list(distinct.values())
 
 
-def _groups(trusted: Groups, settings: SelectionSettings, seed: int) -> Selection:
-    """The groups of which some attempts succeeded and some failed: every step of them, well-formed or not."""
+def _groups(trusted: Groups, settings: SelectionSettings, max_saturated: int, seed: int) -> Selection:
+    """The groups of which some attempts succeeded and some failed: every step of them, well-formed or not.
+
+    Of those of which all succeeded at most so many attempts.
+    """
     shares = {task: [a.is_success for a in group] for task, group in trusted.items() if group}
     uneven = {task for task in shares if len({attempt.standing for attempt in trusted[task]}) > 1}
+    saturated = {task for task, successes in shares.items() if len(successes) > 1 and all(successes)} - uneven
+    unlike = _unlike if settings.drop_duplicates else list
     mixed = [trusted[task] for task in shares if task in uneven]
-    different = [_unlike(group) for group in mixed] if settings.drop_duplicates else mixed
-    newest = _newest(different, settings.max_trajectories, seed)
+    different = [unlike(group) for group in mixed]
+    wanted = [task for task in shares if task in saturated and max_saturated]
+    rehearsed = [_shortest(unlike(trusted[task]), max_saturated) for task in wanted]
+    newest = _newest([*different, *rehearsed], settings.max_trajectories, seed)
     kept = [attempt for group in newest for attempt in group]
     places = _places(kept)
     contrasted = _contrasted(places, trusted) if settings.contrasted_only else places
@@ -312,9 +321,9 @@ def _groups(trusted: Groups, settings: SelectionSettings, seed: int) -> Selectio
     counts = {
         "groups": len(shares),
         "dropped_groups_of_one": sum(len(successes) == 1 for successes in shares.values()),
-        "dropped_groups_all_succeeded": sum(len(s) > 1 and all(s) for t, s in shares.items() if t not in uneven),
+        "dropped_groups_all_succeeded": len(saturated) - len(rehearsed),
         "dropped_groups_all_failed": sum(len(s) > 1 and not any(s) for s in shares.values()),
-        "dropped_groups_as_oldest": len(mixed) - len(newest),
+        "dropped_groups_as_oldest": len(mixed) + len(rehearsed) - len(newest),
         "dropped_duplicates": sum(map(len, mixed)) - sum(map(len, different)),
         "dropped_steps_uncontrasted": len(places) - len(contrasted),
         "dropped_steps_uncritical": len(contrasted) - len(critical),
@@ -323,7 +332,9 @@ def _groups(trusted: Groups, settings: SelectionSettings, seed: int) -> Selectio
         "kept_tasks": len(newest),
         "kept_failures": sum(not attempt.is_success for attempt in kept),
     }
-    return _selection(map(_sample, usable), newest, counts)
+    # What is rehearsed has the whole group's mean, which alone says how far one attempt's success was expected.
+    compared = [group if (task := group[0].trajectory.task.id) in uneven else trusted[task] for group in newest]
+    return _selection(map(_sample, usable), compared, counts)
 
 
 def _newest(groups: Sequence[Sequence[Judged]], limit: int | None, seed: int) -> Sequence[Sequence[Judged]]:

@@ -11,6 +11,7 @@ from evaluator.verdict import Judgement
 from policy.trajectory import Action, ActionKind, Outcome, Trajectory
 from rl.algorithms.base import LearnsFrom
 from rl.algorithms.filtered_bc import FilteredBC
+from rl.algorithms.off_policy import OffPolicy
 from rl.algorithms.topr import TOPR
 from rl.learner import lessons_of
 from rl.manifest import Manifest, ManifestError, read_manifest, write_manifest
@@ -171,6 +172,25 @@ def test_groups_that_all_succeed_or_all_fail_are_dropped_and_counted() -> None:
     assert counts["groups"] == sum(dropped.values()) + counts["kept_tasks"] == 5
     assert (counts["kept_trajectories"], counts["kept_failures"]) == (1, 2)
     assert (counts["kept_steps"], counts["kept_failed_steps"]) == (6, 3)
+
+
+def test_of_tasks_that_are_always_done_a_few_successes_are_rehearsed_where_the_algorithm_asks() -> None:
+    saturated = [(trajectory(f"w{n}", task="w", steps=3 - n), S) for n in range(3)]
+    failed = [(trajectory(f"l{n}", task="l"), F) for n in range(2)]
+    alone = [(trajectory("x", task="x"), S)]
+    judged = [*GROUP, *saturated, *failed, *alone]
+    selection = chosen(judged, LearnsFrom.GROUPS_AND_SUCCESSES)
+    assert names(selection) == {"s", "f", "g", "w2"}
+    assert {a.trajectory_id for a in selection.attempts} == {"s", "f", "g", "w0", "w1", "w2"}
+    counts = selection.counts
+    assert (counts["dropped_groups_all_succeeded"], counts["dropped_groups_all_failed"]) == (0, 1)
+    assert (counts["kept_tasks"], counts["kept_trajectories"], counts["kept_failures"]) == (2, 2, 2)
+    advantages = lessons_of(manifest(selection), OffPolicy(baseline_share=0.25)).advantages
+    assert advantages["w2"] == 0.75
+    assert names(chosen(judged, LearnsFrom.GROUPS_AND_SUCCESSES, max_per_saturated_task=2)) >= {"w1", "w2"}
+    none = chosen(judged, LearnsFrom.GROUPS_AND_SUCCESSES, max_per_saturated_task=0)
+    assert none == chosen(judged, LearnsFrom.GROUPS)
+    assert none.counts["dropped_groups_all_succeeded"] == 1
 
 
 def test_of_a_group_malformed_steps_are_kept_and_those_without_logprobs_are_not() -> None:

@@ -28,6 +28,13 @@ class LearnsFrom(StrEnum):
     """The same, and some failures of tasks that were done in another attempt."""
     GROUPS = "groups"
     """Whole groups, of which some attempts are successes and some are failures."""
+    GROUPS_AND_SUCCESSES = "groups_and_successes"
+    """The same, and successes of tasks that were done in every attempt."""
+
+    @property
+    def is_of_groups(self) -> bool:
+        """Whether attempts at one task are compared with each other."""
+        return self in (LearnsFrom.GROUPS, LearnsFrom.GROUPS_AND_SUCCESSES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +75,13 @@ class Algorithm(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    learns_from: ClassVar[LearnsFrom]
     takes_replay: ClassVar[bool]
     """Whether it may learn from attempts of earlier rounds, which other weights made."""
+
+    @property
+    def learns_from(self) -> LearnsFrom:
+        """What it is given."""
+        raise NotImplementedError
 
     @property
     def needs_starter(self) -> bool:
@@ -101,17 +112,22 @@ class GroupAlgorithm(Algorithm):
     Several optimizer steps on one round's attempts are off-policy from the second on, and there a baseline that is the
     mean reward itself is the edge of collapse: below it successes outweigh failures, and what is learned stays in
     bounds (asymmetric REINFORCE: Arnal et al. 2025, arXiv 2506.20520). They take a constant off the mean, with which a
-    failure of a task that is seldom done would be imitated; here the mean is scaled, with which none ever is.
+    failure of a task that is seldom done would be imitated; here the mean is scaled, with which none ever is. Below the
+    mean, where all attempts at a task succeed there is something to learn as well, if only to go on doing so: a policy
+    that learns from the other tasks alone forgets the ones that it always did.
     """
-
-    learns_from: ClassVar[LearnsFrom] = LearnsFrom.GROUPS
 
     tokens_per_step: int = Field(default=64, ge=1)
     """The constant: tokens that a response is reckoned to have. It scales the loss and so the gradient's norm, which
     `max_grad_norm` clips; AdamW doesn't see it otherwise."""
     baseline_share: float = Field(default=1.0, ge=0, le=1)
     """The baseline, as a share of the mean reward that it is at 1, as published; at less successes outweigh failures,
-    and 0 is to imitate successes alone, of tasks that are sometimes done."""
+    and 0 is to imitate successes alone. Below 1 tasks that are always done are learned from as well."""
+
+    @property
+    def learns_from(self) -> LearnsFrom:
+        """Where a task is always done, each advantage is one less the baseline's share, which may be nothing."""
+        return LearnsFrom.GROUPS if self.baseline_share == 1 else LearnsFrom.GROUPS_AND_SUCCESSES
 
     def by_constant(self, total: Tensor, batch: Batch) -> Tensor:
         """A sum over tokens, divided by the constant number of tokens in a batch."""

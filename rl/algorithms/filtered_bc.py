@@ -20,11 +20,15 @@ from rl.algorithms.base import Algorithm, Batch, LearnsFrom, Loss
 class FilteredBC(Algorithm):
     """Filtered behaviour cloning."""
 
-    learns_from: ClassVar[LearnsFrom] = LearnsFrom.SUCCESSES
     takes_replay: ClassVar[bool] = True
 
     name: Literal["filtered_bc"] = "filtered_bc"
     """Imitate the successes."""
+
+    @property
+    def learns_from(self) -> LearnsFrom:
+        """Successes."""
+        return LearnsFrom.SUCCESSES
 
     def advantages(self, rewards: Sequence[float]) -> list[float]:
         """The rewards: [1, 0, 1] gives [1, 0, 1]."""

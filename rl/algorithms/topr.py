@@ -27,11 +27,15 @@ from rl.algorithms.base import Algorithm, Batch, LearnsFrom, Loss
 class TOPR(Algorithm):
     """Tapered off-policy REINFORCE."""
 
-    learns_from: ClassVar[LearnsFrom] = LearnsFrom.FAILURES_TOO
     takes_replay: ClassVar[bool] = True
 
     name: Literal["topr"] = "topr"
     """Imitate the successes and unlearn failures, with a taper."""
+
+    @property
+    def learns_from(self) -> LearnsFrom:
+        """Successes, and failures of the same tasks."""
+        return LearnsFrom.FAILURES_TOO
 
     def advantages(self, rewards: Sequence[float]) -> list[float]:
         """1 for a success, minus the share of successes for a failure: [1, 0, 1, 1] gives [1, -0.75, 1, 1]."""
