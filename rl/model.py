@@ -59,7 +59,7 @@ ROUNDED_TO = 2**-10
 
 
 class TrainedModel:
-    """A model with its trainable parameters. Master copies of what is trained are fp32; products are bf16."""
+    """A model with its trainable parameters, in fp32; its other weights, and products, are as the settings say."""
 
     def __init__(self, network: Any, processor: Any, settings: LearnerSettings) -> None:
         """Wrap a loaded network, whose trainable parameters already require gradients."""
@@ -343,11 +343,11 @@ def sing(model: TrainedModel, image_px: int | None) -> dict[str, list[float]]:
         return {kind: model.score([sample], blobs, image_px)[0] for kind, sample in songs.items()}
 
 
-def load_model(directory: Path, settings: LearnerSettings, *, is_sharded: bool = True) -> TrainedModel:
+def load_model(directory: Path, settings: LearnerSettings, *, as_masters: bool = False) -> TrainedModel:
     """A model ready to train: LoRA matrices on frozen weights, or (rank None) the language model's own weights.
 
     With `train_vision` the vision tower and its connector are trained as well. Where several processes make the update
-    they share it out, unless `is_sharded` is False.
+    they share it out. `as_masters`: all weights as exact as they lie on disk, in fp32, in this process's host memory.
 
     Raises:
         ValueError: prefixes or pictures can't be shared with this kind of model.
@@ -355,13 +355,9 @@ def load_model(directory: Path, settings: LearnerSettings, *, is_sharded: bool =
     torch.manual_seed(settings.seed)
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     network: Any = AutoModelForImageTextToText.from_pretrained(
-        directory,
-        dtype=torch.bfloat16 if uses_bf16(settings) else torch.float32,
-        attn_implementation=attention(settings),
+        directory, dtype=torch.float32, attn_implementation=attention(settings)
     )
-    network.to(device)
     network.requires_grad_(False)
     if settings.lora_rank is not None:
         lora = LoraConfig(
@@ -380,12 +376,24 @@ def load_model(directory: Path, settings: LearnerSettings, *, is_sharded: bool =
             network.model.get_submodule(name).requires_grad_(True)
     if settings.checkpointing:
         _recompute(network)
-    for parameter in network.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    if is_sharded and peers().size > 1:
-        shard(network.get_base_model() if settings.lora_rank is not None else network)
+    if not as_masters:
+        for parameter in network.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(number_format(settings))
+        network.to(device())
+        if peers().size > 1:
+            shard(network.get_base_model() if settings.lora_rank is not None else network)
     return TrainedModel(network, AutoProcessor.from_pretrained(directory), settings)
+
+
+def device() -> str:
+    """Where models compute: on a GPU, if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def number_format(settings: LearnerSettings) -> torch.dtype:
+    """Of products, and of weights that aren't trained."""
+    return torch.bfloat16 if uses_bf16(settings) else torch.float32
 
 
 def uses_bf16(settings: LearnerSettings) -> bool:
@@ -419,8 +427,11 @@ def _recompute(network: Any) -> None:
 def save_weights(model: TrainedModel, parent: Path, out: Path, commit: dict[str, Any], *, image_px: int | None) -> None:
     """Write whole weights in Hugging Face layout with a COMMIT.json of file hashes, then rename into place.
 
-    Processor and tokenizer files are copied from the parent, so that every version is served alike. COMMIT.json also
-    holds the canary's log-probs, with pictures of `image_px`, by which the server is known to serve these weights.
+    They are masters (rl/shards.py, `gather_model`) and written as such, in fp32, whatever they are served in: rounded
+    to bf16, changes of less than half its step would be lost from round to round instead of adding up; of a single
+    round's lesson that takes a fifth (0.07 nats of log-prob; docs/results.md). Processor and tokenizer files are copied
+    from the parent, so that every version is served alike. COMMIT.json also holds the canary's log-probs, with pictures
+    of `image_px`, by which the server is known to serve these weights.
 
     Raises:
         LearnerError: those aren't numbers; nothing was written.
@@ -428,12 +439,12 @@ def save_weights(model: TrainedModel, parent: Path, out: Path, commit: dict[str,
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     network = model.network.merge_and_unload() if hasattr(model.network, "merge_and_unload") else model.network
-    # Rounded to bf16 only where products are of it anyway: that moves log-probs by 0.07 nats, a fifth of a lesson.
-    network.to(torch.bfloat16 if uses_bf16(model.settings) else torch.float32).save_pretrained(temporary)
+    network.save_pretrained(temporary)
     for file in parent.iterdir():
         if file.is_file() and not (temporary / file.name).exists() and file.name != "COMMIT.json":
             shutil.copy2(file, temporary / file.name)
     hashes = file_hashes(temporary)
+    network.to(device(), number_format(model.settings))  # as it will be served
     song = sing(TrainedModel(network, model.processor, model.settings), image_px)
     if not all(math.isfinite(logprob) for verse in song.values() for logprob in verse):
         shutil.rmtree(temporary)

@@ -80,18 +80,23 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def gather_model(model: "TrainedModel", parent: Path) -> "TrainedModel | None":
-    """The model in one piece, with what was trained of it; None in all processes but the first. All have to call it."""
-    from rl.model import load_model
+    """The parent's weights with what was trained of them, in one piece and all in fp32; None but in the first process.
 
-    if model.peers.size == 1:
+    All have to call it; `model` can't be used afterwards.
+    """
+    from rl.model import load_model, number_format
+
+    if model.peers.size == 1 and number_format(model.settings) == torch.float32:
         return model
     trained = [whole(parameter.detach()).cpu() for parameter in model.parameters]
     if model.peers.rank:
         return None
-    gathered = load_model(parent, model.settings, is_sharded=False)
-    for parameter, value in zip(gathered.parameters, trained, strict=True):
+    if model.peers.size == 1:
+        model.network.to("meta")  # a GPU may have no room for both
+    masters = load_model(parent, model.settings, as_masters=True)
+    for parameter, value in zip(masters.parameters, trained, strict=True):
         parameter.data.copy_(value)
-    return gathered
+    return masters
 
 
 def save_shards(folder: Path, state: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:

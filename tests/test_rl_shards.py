@@ -15,6 +15,7 @@ from rl.learner import LearnerError, LearnerSettings, Lessons, Training, update
 from rl.manifest import Sample, write_manifest
 from rl.model import load_model, read_commit
 from rl.shards import find_shards, save_shards, shard, together, whole
+from rl.steplog import read_steps
 from tests.makers import manifest_of
 
 BASE = LearnerSettings(precision="fp32", lr=1e-3, lora_rank=4, batch_size=3, num_threads=1, max_mismatch_kl=100)
@@ -148,7 +149,8 @@ def test_an_update_by_two_processes_writes_whole_weights_and_says_what_is_wrong(
     assert metrics["learn/optimizer_steps"] == STEPS
     assert metrics["learn/trained_tokens"] == sum(len(one.token_ids) for one in samples)
     assert read_commit(out) is not None
-    assert [path.name for path in out.parent.iterdir()] == ["v000001"]
+    assert sorted(path.name for path in out.parent.iterdir()) == ["v000001", "v000001.steps.jsonl"]
+    assert [step.step for step in read_steps(out)] == list(range(1, STEPS + 1))
     one = tmp_path / "weights" / "v000002"
     update(manifest, tiny, one, settings=BASE)
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (out, one))
