@@ -538,7 +538,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
 
 def remove_leftovers(out: Path) -> None:
-    """Remove what processes that died while they wrote `out` or its checkpoint have left half written."""
+    """Remove what processes that died while they wrote `out`, its checkpoint or its log have left half written."""
     for path in out.parent.iterdir():
         half = re.fullmatch(rf"\.{re.escape(out.name)}(\.checkpoint|\.steps\.jsonl)?\.(\d+)", path.name)
         if half and not psutil.pid_exists(int(half[2])):

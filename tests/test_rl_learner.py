@@ -490,9 +490,8 @@ def test_new_weights_come_with_the_canarys_song_as_they_sing_it(
     tiny: Path, tmp_path: Path, samples: list[Sample], precision: Literal["bf16", "fp32"]
 ) -> None:
     write_manifest(tmp_path / "manifests" / "m.json", manifest_of(samples))
-    settings = SETTINGS.model_copy(
-        update={"epochs": 20, "precision": precision}
-    )  # the tiny model is nearly uniform: a few steps hardly tell
+    # The tiny model is nearly uniform: a few steps hardly tell.
+    settings = SETTINGS.model_copy(update={"epochs": 20, "precision": precision})
     update(tmp_path / "manifests" / "m.json", tiny, tmp_path / "v000001", settings=settings)
     told = canary.expected(tmp_path / "v000001")
     assert told is not None

@@ -114,7 +114,7 @@ class GroupAlgorithm(Algorithm):
     bounds (asymmetric REINFORCE: Arnal et al. 2025, arXiv 2506.20520). They take a constant off the mean, with which a
     failure of a task that is seldom done would be imitated; here the mean is scaled, with which none ever is. Below the
     mean, where all attempts at a task succeed there is something to learn as well, if only to go on doing so: a policy
-    that learns from the other tasks alone forgets the ones that it always did.
+    that learns from the other tasks alone may forget the ones that it always did (docs/results.md).
     """
 
     tokens_per_step: int = Field(default=64, ge=1)
