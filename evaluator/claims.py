@@ -69,15 +69,14 @@ def _split(text: str) -> tuple[str, ...]:
 
 
 def check(claims: Claims, trajectory: Trajectory) -> tuple[Judgement, str]:
-    """The verdict that follows from a judge's claims, and why.
+    """The verdict that follows from a judge's claims on an attempt that ended with an answer, and why.
 
     Claims that speak against the agent make a failure. Those that speak for it make a success if the page bears them
     out; otherwise the verdict is undecided: a task about something that no page showed, a false quote, an answer that
     only repeats the question, a question judged like an errand, an errand on which nothing was done, or whose last deed
     came after what was asked for (a side effect, as likely as not).
     """
-    if trajectory.answer is None:
-        return Judgement.FAILURE, "the agent never said that it was done"
+    assert trajectory.answer is not None, "without one the judge isn't asked"
     if claims.right is None:
         if not claims.wanted or tuple(map(_plain, claims.wanted)) != tuple(map(_plain, claims.seen)):
             return Judgement.FAILURE, "the page doesn't show what is wanted"

@@ -65,11 +65,12 @@ class JudgeSettings(BaseModel):
     """Replies asked for, for one vote, before it is undecided."""
     checked: bool = False
     """Whether the judge only quotes and the verdict is computed from its quotes (evaluator/claims.py), whatever it says
-    itself: for the starter's judge, which is taught to answer so. A reply in another form is asked for again."""
+    itself: for the starter's judge, which is taught to answer so. A reply in another form is asked for again. An
+    attempt without an answer has failed, and isn't asked about."""
     rubric: bool = False
     """Whether the judge first writes, from the task alone, the facts by which it is done, once for all attempts, and
-    then only checks these; the verdict is computed from what it finds and quotes (evaluator/rubric.py). For models that
-    can; the starter's judge can't."""
+    then only checks these; the verdict is computed from what it finds and quotes (evaluator/rubric.py). An attempt
+    without an answer has failed, and isn't asked about. For models that can; the starter's judge can't."""
     rubric_tokens: int = Field(default=768, ge=64)
     """Tokens of a rubric, and of a reply that checks one."""
     kind: Literal["model", "truth", "credulous"] = "model"
@@ -229,6 +230,8 @@ class ModelJudge:
     async def __call__(self, trajectory: Trajectory) -> Verdict:
         """The model's verdict. Raises ModelError if it is out; nothing was decided then."""
         begun = time.monotonic()
+        if trajectory.answer is None and (self.settings.checked or self.settings.rubric):
+            return self._verdict(trajectory, Judgement.FAILURE, "the agent never said that it was done")
         written = await self.rubrics.of(trajectory.task) if self.rubrics else None  # before anything of the attempt
         if written and written.read is None:
             votes, judgement, reason = [], Judgement.UNDECIDED, "no reply held a rubric"
@@ -238,6 +241,17 @@ class ModelJudge:
             judgement, reason = _unanimous(votes) if quorum is None else _by_quorum(votes, quorum)
         costs = [written.cost] if written else []
         costs += [vote.cost for vote in votes]
+        cost = sum(costs[1:], costs[0]).model_copy(update={"seconds": time.monotonic() - begun})
+        return self._verdict(trajectory, judgement, reason, votes, cost)
+
+    def _verdict(
+        self,
+        trajectory: Trajectory,
+        judgement: Judgement,
+        reason: str,
+        votes: Sequence[_Vote] = (),
+        cost: Cost | None = None,
+    ) -> Verdict:
         return Verdict(
             trajectory_id=trajectory.id,
             judgement=judgement,
@@ -245,7 +259,7 @@ class ModelJudge:
             judge=self.name,
             prompt_hash=self.prompt_hash,
             votes=tuple(vote.judgement for vote in votes),
-            cost=sum(costs[1:], costs[0]).model_copy(update={"seconds": time.monotonic() - begun}),
+            cost=cost,
         )
 
     def _case(self, trajectory: Trajectory, rubric: Rubric | None) -> _Case:
@@ -274,7 +288,7 @@ class ModelJudge:
         if case.rubric:
             final = case.trajectory.final
             screens = last_screens(case.trajectory, self.settings.num_screenshots) or ([final] if final else [])
-            return judge_by(case.rubric, reply, screens, case.trajectory.answer)
+            return judge_by(case.rubric, reply, screens, case.trajectory.answer or "")
         said = parse(reply)
         if said is None or not self.settings.checked:
             return said

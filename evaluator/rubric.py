@@ -168,19 +168,16 @@ class Rubrics:
             return Asked(self.shelf.rubric(*key), asked.cost)
 
 
-def judge_by(
-    rubric: Rubric, reply: str, screens: Sequence[Observation], answer: str | None
-) -> tuple[Judgement, str] | None:
+def judge_by(rubric: Rubric, reply: str, screens: Sequence[Observation], answer: str) -> tuple[Judgement, str] | None:
     """The judgement that follows from a judge's findings, and why.
 
-    A success needs every fact to be supported; one that is contradicted or absent makes a failure, and so does an agent
-    that never answered.
+    A success needs every fact to be supported; one that is contradicted or absent makes a failure.
 
     Args:
         rubric: The facts.
         reply: What the judge said of them.
         screens: What it was shown, oldest first.
-        answer: The agent's; None: it gave none.
+        answer: The agent's.
 
     Returns:
         None if the reply can't be taken: it isn't the JSON asked for, hasn't exactly one finding for each fact, or
@@ -190,10 +187,8 @@ def judge_by(
     if said is None or sorted(finding.fact for finding in said.findings) != list(range(1, len(rubric.facts) + 1)):
         return None
     pairs = [(rubric.facts[finding.fact - 1], finding) for finding in said.findings]
-    if not all(_has_evidence(fact, finding, screens, answer or "") for fact, finding in pairs):
+    if not all(_has_evidence(fact, finding, screens, answer) for fact, finding in pairs):
         return None
-    if answer is None:
-        return Judgement.FAILURE, "the agent never said that it was done"
     against = [pair for pair in pairs if pair[1].found is not Found.SUPPORTED]
     told = "; ".join(_in_words(*pair) for pair in against or pairs)
     return Judgement.FAILURE if against else Judgement.SUCCESS, told

@@ -65,7 +65,6 @@ PRICE = "What does the Copper Kettle cost?"
     [
         (Claims((ADDED,), (ADDED,)), went(BUY, "done", HOME, CART), S),
         (Claims(("page Cart",), (ADDED,)), went(BUY, "done", HOME, CART), F),
-        (Claims((ADDED,), (ADDED,)), went(BUY, None, HOME, CART), F),
         (Claims((ADDED,), (ADDED,)), went(BUY, "done", HOME, HOME), U),  # quotes what isn't there
         (Claims((ADDED,), (ADDED,)), went(BUY, "done", HOME, CART, CART), U),  # there before the last deed
         (Claims((), (), "nothing", "nothing"), went(PRICE, "nothing", HOME), U),  # of which nothing was seen
@@ -105,3 +104,13 @@ async def test_a_checked_judge_is_taken_at_its_quotes_not_at_its_verdict(tmp_pat
     verdict = await ModelJudge(answer, BlobStore(tmp_path), settings)(went(BUY, "done", HOME, CART))
     assert verdict.judgement is S
     assert "Checked: so it is on the page." in verdict.reason
+
+
+@pytest.mark.asyncio
+async def test_a_checked_judge_is_not_asked_about_an_attempt_without_an_answer(tmp_path: Path) -> None:
+    async def answer(prompt: Prompt, sampling: Sampling) -> Response:
+        raise AssertionError("no claim can change that")
+
+    judge = ModelJudge(answer, BlobStore(tmp_path), JudgeSettings(num_screenshots=0, checked=True))
+    verdict = await judge(went(BUY, None, HOME, CART))
+    assert (verdict.judgement, verdict.votes, verdict.cost) == (F, (), None)

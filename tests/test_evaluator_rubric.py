@@ -78,13 +78,12 @@ def test_a_judgement_follows_from_facts_whose_quotes_are_shown(reply: str, judge
     assert (given[0] if given else None) is judgement
 
 
-def test_an_agent_that_never_answered_has_failed() -> None:
+def test_a_judgement_tells_what_was_found_where() -> None:
     only_cart = RUBRIC.model_copy(update={"facts": (CART,)})
     assert judge_by(only_cart, said(IN_CART), SCREENS, "done") == (
         S,
         'supported: The cart holds a Copper Kettle.: "1 x copper  KETTLE" on screen 2',
     )
-    assert judge_by(only_cart, said(IN_CART), SCREENS, None) == (F, "the agent never said that it was done")
 
 
 def test_a_rubric_is_asked_for_with_the_task_and_nothing_else() -> None:
@@ -147,6 +146,16 @@ async def test_all_attempts_at_a_task_are_judged_by_one_rubric_that_the_ledger_k
     costs = [verdict.cost.replies for verdict in verdicts if verdict.cost]
     assert sorted(costs) == [1, 1, 2], "the one that was first paid for the rubric too"
     assert {verdict.prompt_hash for verdict in verdicts} == {prompt_hash(SETTINGS)}
+
+
+@pytest.mark.asyncio
+async def test_an_agent_that_never_answered_has_failed_and_nothing_is_asked(ledger: Ledger, tmp_path: Path) -> None:
+    blobs, script = BlobStore(tmp_path), Script([], [])
+    unanswered = attempt(blobs).model_copy(update={"answer": None})
+    with ScriptedServer(script) as server:
+        verdict = await judge_at(server, ledger, blobs)(unanswered)
+    assert (verdict.judgement, verdict.reason) == (F, "the agent never said that it was done")
+    assert script.roles == []
 
 
 @pytest.mark.asyncio
