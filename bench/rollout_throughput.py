@@ -1,8 +1,8 @@
 """How near do rollouts come to what browser and model could do alone? The same episodes three times in one process.
 
 Together: gold tasks of the practice sites, as many at once as asked for, in one browser, answered by the model. Model
-alone: the prompts that then came up, asked again with as many at once. Browser alone: the same episodes, the answers
-given at once. The bound is the smaller of the two alone.
+alone: the prompts that then came up, asked again with as many at once, when the server has forgotten them. Browser
+alone: the same episodes, the answers given at once. The bound is the smaller of the two alone.
 
 The model is the starter's policy on a server of its own; with ``--scripted-ms`` a stand-in that acts out the solutions
 and takes so long for each reply, so many at once as ``--slots`` says.
@@ -40,6 +40,8 @@ from sites.server import PracticeServer
 
 Policy = Callable[[GoldTask], Generate]
 """Who attempts a task."""
+Forget = Callable[[], Awaitable[None]]
+"""Makes a model forget what it has cached of prompts."""
 
 
 @dataclass(slots=True)
@@ -85,17 +87,17 @@ async def each(scripts: Sequence[Script], do: Callable[[Script], Awaitable[objec
 
 
 @asynccontextmanager
-async def starter_policy(folder: Path) -> AsyncIterator[Policy]:
+async def starter_policy(folder: Path) -> AsyncIterator[tuple[Policy, Forget]]:
     """The starter's policy behind a model server."""
     config = configs.load("quickstart")
     fleet = Fleet(config.serving, config.model.directory("policy").resolve(), folder / "policy.log")
     async with fleet:
         generate = fleet.generate()
-        yield lambda gold: generate
+        yield lambda gold: generate, fleet.rest
 
 
 @asynccontextmanager
-async def slow_script(reply_ms: float, slots: int) -> AsyncIterator[Policy]:
+async def slow_script(reply_ms: float, slots: int) -> AsyncIterator[tuple[Policy, Forget]]:
     """Solutions, each reply of which takes its time."""
     free = asyncio.Semaphore(slots)
 
@@ -109,10 +111,15 @@ async def slow_script(reply_ms: float, slots: int) -> AsyncIterator[Policy]:
 
         return generate
 
-    yield policy
+    async def forget() -> None:
+        pass
+
+    yield policy, forget
 
 
-async def measure(scripts: Sequence[Script], policy: Policy, at_once: int, folder: Path) -> dict[str, float]:
+async def measure(
+    scripts: Sequence[Script], policy: Policy, forget: Forget, at_once: int, folder: Path
+) -> dict[str, float]:
     """Seconds of all episodes: together, model alone, browser alone."""
     agent = AgentSettings(max_steps=configs.load("quickstart").rollout.agent.max_steps)
     async with Browser(BrowserSettings(), BlobStore(folder / "blobs")) as browser:
@@ -141,6 +148,7 @@ async def measure(scripts: Sequence[Script], policy: Policy, at_once: int, folde
             await attempt(warm, policy(warm.gold))
             together_s = await each(scripts, lambda one: attempt(one, one.noting(policy(one.gold))), at_once)
             browser_s = await each(scripts, lambda one: attempt(one, one.repeating()), at_once)
+            await forget()
             model_s = await each(scripts, ask_again, at_once)
     return {"together": together_s, "browser": browser_s, "model": model_s}
 
@@ -151,8 +159,8 @@ async def run(golds: Sequence[GoldTask], at_once: int, reply_ms: float | None, s
     with tempfile.TemporaryDirectory(prefix="pae-throughput-") as directory:
         folder = Path(directory)
         model = starter_policy(folder) if reply_ms is None else slow_script(reply_ms, slots)
-        async with model as policy:
-            seconds = await measure(scripts, policy, at_once, folder)
+        async with model as (policy, forget):
+            seconds = await measure(scripts, policy, forget, at_once, folder)
     for name, taken_s in seconds.items():
         print(f"{name}: {3600 * len(golds) / taken_s:.0f} episodes per hour")
     bound_s = max(seconds["browser"], seconds["model"])

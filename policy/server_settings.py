@@ -19,6 +19,9 @@ GIB = 2**30
 CPU_BLOCK_TOKENS = 32
 """Tokens of a block of a CPU server's cache. Prompts share whole blocks only, and vLLM's own 128 are a third of one;
 its CPU attention wants multiples of 32 (vllm/platforms/cpu.py)."""
+SPIN_COUNT = 2000
+"""Turns that a CPU server's threads wait for each other awake, some 50 us, before they leave the core to browsers. By
+libgomp's own count it is milliseconds: a fifth of the server's time went by so on two cores (docs/results.md)."""
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -53,8 +56,6 @@ class ServerSettings(BaseModel):
     many tokens. On GPUs vLLM takes its own share of memory."""
     picture_cache_gib: float = Field(default=0.25, ge=0)
     """Pictures kept ready for prompts that show them again, GiB, both in the server and in its engine."""
-    cpu_cores: str = "auto"
-    """Cores of a CPU server, ``0-1``; ``nobind``: no binding; ``auto``: all that this process may use."""
     timeout_s: float = Field(default=120.0, gt=0)
     """Seconds for one answer."""
     start_deadline_s: float = Field(default=600.0, gt=0)
@@ -128,18 +129,22 @@ def environment(settings: ServerSettings, replica: int | None = None) -> dict[st
 
     `replica`: which of several servers it is, so that it gets GPUs of its own; None: there is only one.
     """
-    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
     variables = {
         "VLLM_SERVER_DEV_MODE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": cores if settings.cpu_cores == "auto" else settings.cpu_cores,
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": path,
     }
     if is_cpu_build():
-        # A graph that was saved whole can't be loaded again on CPU (vLLM 0.32): every start would compile anew.
-        variables["VLLM_USE_AOT_COMPILE"] = "0"
+        variables |= {
+            # A graph that was saved whole can't be loaded again on CPU (vLLM 0.32): every start would compile anew.
+            "VLLM_USE_AOT_COMPILE": "0",
+            # The engine computes itself: beside a worker's process it would keep a core busy waiting for that.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
+            "GOMP_SPINCOUNT": str(SPIN_COUNT),
+        }
     elif replica is not None:
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus_of(replica, settings.tensor_parallel))
     return os.environ | variables

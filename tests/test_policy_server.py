@@ -125,10 +125,22 @@ async def test_the_server_tells_exact_tokens_and_the_learner_agrees_on_their_log
     assert gap(STARTER, responses, work) < BOUND
 
 
+def processes_of(server: ModelServer) -> list[psutil.Process]:
+    assert server._process is not None
+    return server._process.children(recursive=True)
+
+
 def memory_of(server: ModelServer) -> int:
     """Bytes of a server's processes, shared pages shared out."""
-    assert server._process is not None
-    return sum(part.memory_full_info().pss for part in server._process.children(recursive=True))
+    return sum(part.memory_full_info().pss for part in processes_of(server))
+
+
+@pytest.mark.skipif(not is_cpu_build(), reason="GPUs are computed on by workers")
+@pytest.mark.asyncio(loop_scope="module")
+async def test_on_cpu_the_engine_has_no_worker_for_which_it_would_wait_awake(server: ModelServer) -> None:
+    names = [part.name() for part in processes_of(server)]
+    assert any("Engine" in name for name in names)
+    assert not any("Worker" in name for name in names)
 
 
 @pytest.mark.skipif(not is_cpu_build(), reason="a GPU's memory is not the learner's")
