@@ -286,9 +286,10 @@ class ModelJudge:
     def _read(self, reply: str, case: _Case) -> tuple[Judgement, str] | None:
         """What a reply says, or what follows from it; None if it is off the menu."""
         if case.rubric:
-            final = case.trajectory.final
+            final, answer = case.trajectory.final, case.trajectory.answer
+            assert answer is not None, "without one the judge isn't asked"
             screens = last_screens(case.trajectory, self.settings.num_screenshots) or ([final] if final else [])
-            return judge_by(case.rubric, reply, screens, case.trajectory.answer or "")
+            return judge_by(case.rubric, reply, screens, answer)
         said = parse(reply)
         if said is None or not self.settings.checked:
             return said
